@@ -1,0 +1,53 @@
+/* The spool: results on disk from the moment an operation ends until the gateway has acknowledged them.
+ *
+ * A folder with append-only segments (records {length, CRC-32C, kind, payload}; kinds: put = a result head with a small body or
+ * the name of a body file, done = a result was acknowledged) and body files for large results.  put returns after fsync; threads that
+ * put at the same time share one fsync.  A torn tail (power cut) is cut off at open; a damaged record in the middle is reported, its segment
+ * kept aside as *.damaged and the rest is used.  Thread-safe.  One process at a time (lock file). */
+#ifndef PT_AGENT_SPOOL_H
+#define PT_AGENT_SPOOL_H
+#include "op/op.h"
+
+struct pt_spool;
+struct pt_spool_stats {
+	int64_t entries, bytes, max_bytes;
+	int64_t oldest_ms; /* age of the oldest entry, 0 = empty */
+	bool full;         /* no room for another result: stop leasing */
+	int64_t damaged;   /* records found damaged since open */
+};
+/* max_bytes bounds segments and body files together; one result may use what is left. */
+int pt_spool_open(struct pt_spool **ret, const char *dir, int64_t max_bytes, struct pt_err *err) PT_MUSTCHECK;
+void pt_spool_close(struct pt_spool *s);
+PT_DEFINE_CLEANUP(struct pt_spool *, pt_spool_close)
+void pt_spool_stats(struct pt_spool *s, struct pt_spool_stats *ret);
+
+/* A result being made.  Its body stays in memory up to 32 KiB, then moves to a file (zstd level 1). */
+struct pt_spool_writer;
+int pt_spool_begin(struct pt_spool *s, const char *operation, int64_t attempt, struct pt_spool_writer **ret, struct pt_err *err) PT_MUSTCHECK;
+struct pt_body *pt_spool_body(struct pt_spool_writer *w);
+/* Fills head's body_* members, stores everything and fsyncs.  After 0 the result survives kill -9 and power loss and is handed to
+ * a publisher.  PT_E_LIMIT when the spool is full: the caller may put the same head without a body (pt_spool_abandon_body() first). */
+int pt_spool_commit(struct pt_spool_writer *w, struct pt_result_head *head, struct pt_err *err) PT_MUSTCHECK;
+void pt_spool_abandon_body(struct pt_spool_writer *w);
+void pt_spool_writer_free(struct pt_spool_writer *w); /* removes what was not committed */
+
+/* Publishers. */
+struct pt_spool_entry {
+	char operation[PT_ID_SIZE];
+	int64_t attempt;
+	struct pt_buf head; /* JSON text of the head */
+	struct pt_bytes inline_body;
+	int body_fd;        /* -1 when inline or none */
+	int64_t body_size;
+	int64_t stored_at;  /* wall ms */
+};
+/* Take the oldest entry that nobody has and that is not waiting for its retry time; waits up to most_ms.  1 = got one, 0 = none.
+ * When it cannot be read back: < 0, the entry is set aside. */
+int pt_spool_take(struct pt_spool *s, struct pt_spool_entry *ret, int64_t most_ms, struct pt_err *err) PT_MUSTCHECK;
+void pt_spool_ack(struct pt_spool *s, struct pt_spool_entry *e);                   /* delivered, or refused for good: forget it */
+void pt_spool_retry(struct pt_spool *s, struct pt_spool_entry *e, int64_t after_ms); /* not now */
+void pt_spool_wake(struct pt_spool *s); /* the link is back: retry everything now, and wake takers */
+bool pt_spool_has(struct pt_spool *s, const char *operation, int64_t attempt);
+/* Call fn for each entry (for the exchange's holding list). */
+void pt_spool_each(struct pt_spool *s, void (*fn)(void *arg, const char *operation, int64_t attempt), void *arg);
+#endif

@@ -1,0 +1,419 @@
+#include "base/shape.h"
+#include <stdio.h>
+
+enum { MAX_DEPTH = 64, DEFAULT_STR_MAX = 64 * 1024, DEFAULT_LIST_MAX = 10000 };
+
+static void *at(const struct pt_field *f, const void *base)
+{
+	return (char *)(uintptr_t)base + f->offset;
+}
+
+const char *pt_json_type_name(const json_t *j)
+{
+	switch (j ? json_typeof(j) : JSON_NULL) {
+	case JSON_OBJECT:
+		return "an object";
+	case JSON_ARRAY:
+		return "an array";
+	case JSON_STRING:
+		return "a string";
+	case JSON_INTEGER:
+		return "an integer";
+	case JSON_REAL:
+		return "a number";
+	case JSON_TRUE:
+	case JSON_FALSE:
+		return "a boolean";
+	default:
+		return "null";
+	}
+}
+
+const struct pt_field *pt_shape_field(const struct pt_shape *sh, const char *name)
+{
+	for (size_t i = 0; i < sh->n; i++)
+		if (strcmp(sh->fields[i].name, name) == 0)
+			return &sh->fields[i];
+	return NULL;
+}
+
+static int wrong(const struct pt_field *f, const json_t *j, const char *want, struct pt_err *err)
+{
+	return pt_fail(err, PT_E_INVALID, "%s: expected %s, got %s", f->name, want, pt_json_type_name(j));
+}
+
+static int allowed(const struct pt_field *f, const char *s, struct pt_err *err)
+{
+	char list[200] = "";
+	size_t len = 0;
+
+	if (!f->values)
+		return PT_OK;
+	for (const char *const *v = f->values; *v; v++) {
+		if (strcmp(*v, s) == 0)
+			return PT_OK;
+		if (len < sizeof(list))
+			len += (size_t)snprintf(list + len, sizeof(list) - len, "%s%s", len ? ", " : "", *v);
+	}
+	return pt_fail(err, PT_E_INVALID, "%s: '%.60s' is not one of %s", f->name, s, list);
+}
+
+static int decode_str(const struct pt_field *f, const json_t *j, char **ret, struct pt_err *err)
+{
+	size_t n = json_string_length(j), max = f->max ? (size_t)f->max : DEFAULT_STR_MAX;
+	const char *s = json_string_value(j);
+
+	if (!json_is_string(j))
+		return wrong(f, j, "a string", err);
+	if (n > max)
+		return pt_fail(err, PT_E_INVALID, "%s: %zu bytes, at most %zu are allowed", f->name, n, max);
+	if (memchr(s, 0, n))
+		return pt_fail(err, PT_E_INVALID, "%s: holds a NUL character", f->name);
+	if (allowed(f, s, err) < 0)
+		return PT_E_INVALID;
+	*ret = strdup(s);
+	return *ret ? PT_OK : pt_fail_oom(err);
+}
+
+static int decode_list(const struct pt_field *f, const json_t *j, struct pt_list *l, struct pt_err *err)
+{
+	size_t n = json_array_size(j), max = f->max ? (size_t)f->max : DEFAULT_LIST_MAX;
+	size_t size = f->type == PT_T_LIST ? f->sub->size : sizeof(char *);
+
+	if (!json_is_array(j))
+		return wrong(f, j, "an array", err);
+	if (n > max)
+		return pt_fail(err, PT_E_INVALID, "%s: %zu items, at most %zu are allowed", f->name, n, max);
+	if (!n)
+		return PT_OK;
+	l->items = calloc(n, size);
+	if (!l->items)
+		return pt_fail_oom(err);
+	for (; l->n < n; l->n++) {
+		void *item = (char *)l->items + l->n * size;
+		const json_t *e = json_array_get(j, l->n);
+		struct pt_field one = *f;
+		int rc;
+
+		one.max = 0;
+		rc = f->type == PT_T_LIST ? pt_shape_decode(f->sub, e, item, err) : decode_str(&one, e, item, err);
+		if (rc < 0)
+			return f->type == PT_T_LIST ? pt_err_wrap(err, rc, "%s[%zu]", f->name, l->n) : rc;
+	}
+	return PT_OK;
+}
+
+static int decode_field(const struct pt_field *f, const json_t *j, void *base, struct pt_err *err)
+{
+	void *p = at(f, base);
+
+	switch (f->type) {
+	case PT_T_ID: {
+		size_t n = json_string_length(j);
+
+		if (!json_is_string(j))
+			return wrong(f, j, "a string", err);
+		if (n >= PT_ID_SIZE || memchr(json_string_value(j), 0, n))
+			return pt_fail(err, PT_E_INVALID, "%s: not an id", f->name);
+		memcpy(p, json_string_value(j), n + 1);
+		return PT_OK;
+	}
+	case PT_T_STR:
+		return decode_str(f, j, p, err);
+	case PT_T_I64: {
+		int64_t v = json_integer_value(j);
+
+		if (!json_is_integer(j))
+			return wrong(f, j, "an integer", err);
+		if (f->max > f->min && (v < f->min || v > f->max))
+			return pt_fail(err, PT_E_INVALID, "%s: %lld is not between %lld and %lld", f->name, (long long)v,
+				       (long long)f->min, (long long)f->max);
+		*(int64_t *)p = v;
+		return PT_OK;
+	}
+	case PT_T_BOOL:
+		if (!json_is_boolean(j))
+			return wrong(f, j, "a boolean", err);
+		*(bool *)p = json_is_true(j);
+		return PT_OK;
+	case PT_T_F64:
+		if (!json_is_number(j))
+			return wrong(f, j, "a number", err);
+		*(double *)p = json_number_value(j);
+		return PT_OK;
+	case PT_T_JSON:
+		*(json_t **)p = json_incref((json_t *)(uintptr_t)j);
+		return PT_OK;
+	case PT_T_BYTES: {
+		struct pt_bytes *d = p;
+		pt_auto_buf b = PT_BUF_INIT((f->max ? (size_t)f->max : DEFAULT_STR_MAX) + 1);
+
+		if (!json_is_string(j))
+			return wrong(f, j, "a base64 string", err);
+		if (pt_base64_decode(json_string_value(j), json_string_length(j), &b, err) < 0)
+			return pt_err_wrap(err, PT_E_INVALID, "%s", f->name);
+		d->p = (unsigned char *)pt_buf_detach(&b, &d->n);
+		return d->p ? PT_OK : pt_fail_oom(err);
+	}
+	case PT_T_SHAPE:
+		return pt_err_wrap(err, pt_shape_decode(f->sub, j, p, err), "%s", f->name);
+	case PT_T_LIST:
+	case PT_T_STRS:
+		return decode_list(f, j, p, err);
+	}
+	return pt_fail(err, PT_E_INTERNAL, "%s: unknown field type", f->name);
+}
+
+static int decode_object(const struct pt_shape *sh, const json_t *j, void *out, struct pt_err *err)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach((json_t *)(uintptr_t)j, key, value) {
+		const struct pt_field *f = pt_shape_field(sh, key);
+		int rc;
+
+		if (!f)
+			return pt_fail(err, PT_E_INVALID, "unknown member '%.60s' in %s", key, sh->name);
+		if (json_is_null(value) && f->type != PT_T_JSON)
+			continue; /* null means absent */
+		rc = decode_field(f, value, out, err);
+		if (rc < 0)
+			return rc;
+	}
+	for (size_t i = 0; i < sh->n; i++) {
+		const json_t *v = json_object_get(j, sh->fields[i].name);
+
+		if ((sh->fields[i].flags & PT_REQUIRED) && (!v || json_is_null(v)))
+			return pt_fail(err, PT_E_INVALID, "missing member '%s' in %s", sh->fields[i].name, sh->name);
+	}
+	return PT_OK;
+}
+
+int pt_shape_decode(const struct pt_shape *sh, const json_t *j, void *out, struct pt_err *err)
+{
+	int rc;
+
+	memset(out, 0, sh->size);
+	if (!json_is_object(j))
+		return pt_fail(err, PT_E_INVALID, "%s: expected an object, got %s", sh->name, pt_json_type_name(j));
+	rc = decode_object(sh, j, out, err);
+	if (rc < 0)
+		pt_shape_release(sh, out);
+	return rc;
+}
+
+/* jansson's own nesting limit is 2048; ours is far lower, so that no recursion over a document can run deep. */
+static int depth_ok(const char *text, size_t n, struct pt_err *err)
+{
+	int depth = 0;
+	bool quoted = false;
+
+	for (size_t i = 0; i < n; i++) {
+		char c = text[i];
+
+		if (quoted) {
+			if (c == '\\')
+				i++;
+			else if (c == '"')
+				quoted = false;
+		} else if (c == '"') {
+			quoted = true;
+		} else if (c == '{' || c == '[') {
+			if (++depth > MAX_DEPTH)
+				return pt_fail(err, PT_E_INVALID, "JSON is nested deeper than %d levels", MAX_DEPTH);
+		} else if (c == '}' || c == ']') {
+			depth--;
+		}
+	}
+	return PT_OK;
+}
+
+int pt_json_parse(const char *text, size_t n, json_t **ret, struct pt_err *err)
+{
+	json_error_t je;
+	json_t *j;
+
+	if (depth_ok(text, n, err) < 0)
+		return PT_E_INVALID;
+	j = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &je);
+	if (!j)
+		return pt_fail(err, PT_E_INVALID, "not valid JSON at line %d, column %d: %s", je.line, je.column, je.text);
+	*ret = j;
+	return PT_OK;
+}
+
+int pt_shape_parse(const struct pt_shape *sh, const char *text, size_t n, void *out, struct pt_err *err)
+{
+	json_t *j = NULL;
+	int rc;
+
+	memset(out, 0, sh->size);
+	rc = pt_json_parse(text, n, &j, err);
+	if (rc < 0)
+		return rc;
+	rc = pt_shape_decode(sh, j, out, err);
+	json_decref(j);
+	return rc;
+}
+
+static int dump_to_buf(const char *data, size_t n, void *b)
+{
+	pt_buf_add(b, data, n);
+	return 0;
+}
+
+void pt_json_write(struct pt_buf *b, const json_t *j)
+{
+	if (json_dump_callback(j, dump_to_buf, b, JSON_COMPACT | JSON_ENCODE_ANY) < 0 && !b->bad)
+		b->bad = PT_E_INTERNAL;
+}
+
+static bool absent(const struct pt_field *f, const void *p)
+{
+	switch (f->type) {
+	case PT_T_ID:
+		return !*(const char *)p;
+	case PT_T_STR:
+		return !*(char *const *)p;
+	case PT_T_I64:
+		return (f->flags & PT_SKIP_ZERO) && !*(const int64_t *)p;
+	case PT_T_BOOL:
+		return (f->flags & PT_SKIP_ZERO) && !*(const bool *)p;
+	case PT_T_F64:
+		return (f->flags & PT_SKIP_ZERO) && *(const double *)p == 0;
+	case PT_T_JSON:
+		return !*(json_t *const *)p;
+	case PT_T_BYTES:
+		return !((const struct pt_bytes *)p)->p;
+	case PT_T_SHAPE:
+		return absent(&f->sub->fields[0], at(&f->sub->fields[0], p));
+	case PT_T_LIST:
+	case PT_T_STRS:
+		return !(f->flags & PT_REQUIRED) && !((const struct pt_list *)p)->n;
+	}
+	return true;
+}
+
+static void write_value(const struct pt_field *f, const void *p, struct pt_buf *b)
+{
+	const struct pt_list *l = p;
+	char num[40];
+
+	switch (f->type) {
+	case PT_T_ID:
+		pt_buf_json(b, p, strlen(p));
+		break;
+	case PT_T_STR:
+		pt_buf_json(b, *(char *const *)p, strlen(*(char *const *)p));
+		break;
+	case PT_T_I64:
+		pt_buf_i64(b, *(const int64_t *)p);
+		break;
+	case PT_T_BOOL:
+		pt_buf_str(b, *(const bool *)p ? "true" : "false");
+		break;
+	case PT_T_F64:
+		snprintf(num, sizeof(num), "%.17g", *(const double *)p);
+		pt_buf_str(b, strpbrk(num, "ni") ? "null" : num); /* JSON knows no nan or inf */
+		break;
+	case PT_T_JSON:
+		pt_json_write(b, *(json_t *const *)p);
+		break;
+	case PT_T_BYTES:
+		pt_buf_chr(b, '"');
+		pt_buf_base64(b, ((const struct pt_bytes *)p)->p, ((const struct pt_bytes *)p)->n);
+		pt_buf_chr(b, '"');
+		break;
+	case PT_T_SHAPE:
+		pt_shape_write(f->sub, p, b);
+		break;
+	case PT_T_LIST:
+	case PT_T_STRS:
+		pt_buf_chr(b, '[');
+		for (size_t i = 0; i < l->n; i++) {
+			if (i)
+				pt_buf_chr(b, ',');
+			if (f->type == PT_T_LIST)
+				pt_shape_write(f->sub, (const char *)l->items + i * f->sub->size, b);
+			else
+				pt_buf_json(b, ((char **)l->items)[i], strlen(((char **)l->items)[i]));
+		}
+		pt_buf_chr(b, ']');
+		break;
+	}
+}
+
+void pt_shape_write(const struct pt_shape *sh, const void *in, struct pt_buf *b)
+{
+	bool first = true;
+
+	pt_buf_chr(b, '{');
+	for (size_t i = 0; i < sh->n; i++) {
+		const struct pt_field *f = &sh->fields[i];
+		const void *p = at(f, in);
+
+		if (absent(f, p))
+			continue;
+		if (!first)
+			pt_buf_chr(b, ',');
+		first = false;
+		pt_buf_json(b, f->name, strlen(f->name));
+		pt_buf_chr(b, ':');
+		write_value(f, p, b);
+	}
+	pt_buf_chr(b, '}');
+}
+
+void pt_shape_release(const struct pt_shape *sh, void *base)
+{
+	for (size_t i = 0; i < sh->n; i++) {
+		const struct pt_field *f = &sh->fields[i];
+		void *p = at(f, base);
+		struct pt_list *l = p;
+
+		switch (f->type) {
+		case PT_T_STR:
+			if (*(char **)p && (f->flags & PT_SECRET))
+				explicit_bzero(*(char **)p, strlen(*(char **)p));
+			free(*(char **)p);
+			break;
+		case PT_T_JSON:
+			json_decref(*(json_t **)p);
+			break;
+		case PT_T_BYTES:
+			free(((struct pt_bytes *)p)->p);
+			break;
+		case PT_T_SHAPE:
+			pt_shape_release(f->sub, p);
+			break;
+		case PT_T_LIST:
+			for (size_t k = 0; k < l->n; k++)
+				pt_shape_release(f->sub, (char *)l->items + k * f->sub->size);
+			free(l->items);
+			break;
+		case PT_T_STRS:
+			for (size_t k = 0; k < l->n; k++)
+				free(((char **)l->items)[k]);
+			free(l->items);
+			break;
+		default:
+			break;
+		}
+	}
+	memset(base, 0, sh->size);
+}
+
+int pt_list_append(struct pt_list *l, size_t item_size, const void *item, struct pt_err *err)
+{
+	/* Grow at powers of two: the capacity is derived from n, nothing else to keep. */
+	if ((l->n & (l->n - 1)) == 0) {
+		void *p = realloc(l->items, (l->n ? l->n * 2 : 1) * item_size);
+
+		if (!p)
+			return pt_fail_oom(err);
+		l->items = p;
+	}
+	memcpy((char *)l->items + l->n++ * item_size, item, item_size);
+	return PT_OK;
+}

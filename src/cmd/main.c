@@ -1,0 +1,7 @@
+#include "config.h"
+#include <stdio.h>
+int main(void)
+{
+	puts("postern " PT_VERSION);
+	return 0;
+}

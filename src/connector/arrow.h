@@ -1,0 +1,51 @@
+/* The Arrow C data and C stream interface: three structs, declared from their public specification
+ * (arrow.apache.org/docs/format/CDataInterface.html, CStreamInterface.html).  Rows travel through the program as these.
+ *
+ * Our batches hold at most PT_BATCH_ROWS rows or about PT_BATCH_BYTES bytes.  Formats in use and what they mean: docs/types.md.
+ * The schema's field metadata carry "postern.type" (logical type) and "postern.native" (the source's type name). */
+#ifndef PT_CONNECTOR_ARROW_H
+#define PT_CONNECTOR_ARROW_H
+#include "base/buf.h"
+
+enum { PT_BATCH_ROWS = 4096, PT_BATCH_BYTES = 2 << 20 };
+
+#ifndef ARROW_C_DATA_INTERFACE
+#define ARROW_C_DATA_INTERFACE
+#define ARROW_FLAG_DICTIONARY_ORDERED 1
+#define ARROW_FLAG_NULLABLE 2
+#define ARROW_FLAG_MAP_KEYS_SORTED 4
+struct ArrowSchema {
+	const char *format;
+	const char *name;
+	const char *metadata;
+	int64_t flags;
+	int64_t n_children;
+	struct ArrowSchema **children;
+	struct ArrowSchema *dictionary;
+	void (*release)(struct ArrowSchema *);
+	void *private_data;
+};
+struct ArrowArray {
+	int64_t length;
+	int64_t null_count;
+	int64_t offset;
+	int64_t n_buffers;
+	int64_t n_children;
+	const void **buffers;
+	struct ArrowArray **children;
+	struct ArrowArray *dictionary;
+	void (*release)(struct ArrowArray *);
+	void *private_data;
+};
+#endif
+#ifndef ARROW_C_STREAM_INTERFACE
+#define ARROW_C_STREAM_INTERFACE
+struct ArrowArrayStream {
+	int (*get_schema)(struct ArrowArrayStream *, struct ArrowSchema *out);
+	int (*get_next)(struct ArrowArrayStream *, struct ArrowArray *out);
+	const char *(*get_last_error)(struct ArrowArrayStream *);
+	void (*release)(struct ArrowArrayStream *);
+	void *private_data;
+};
+#endif
+#endif

@@ -1,0 +1,15 @@
+/* Exponential backoff with full jitter, reset by a healthy period (not by one success). */
+#ifndef PT_NET_BACKOFF_H
+#define PT_NET_BACKOFF_H
+#include "base/buf.h"
+
+struct pt_backoff {
+	int64_t base_ms, cap_ms, healthy_ms; /* first bound, largest bound, how long success must last to reset */
+	unsigned failures;
+	int64_t healthy_since; /* pt_mono_ms() of the first success after the last failure, 0 = none */
+};
+#define PT_BACKOFF_INIT(base, cap, healthy) { .base_ms = (base), .cap_ms = (cap), .healthy_ms = (healthy) }
+/* A failure: how long to wait, uniformly random in [0, min(cap, base * 2^failures)], never below at_least_ms (Retry-After). */
+int64_t pt_backoff_fail(struct pt_backoff *b, int64_t at_least_ms);
+void pt_backoff_ok(struct pt_backoff *b);
+#endif

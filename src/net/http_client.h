@@ -1,0 +1,58 @@
+/* HTTP client on libcurl: proxies, custom CA, TLS always verified, time limits, cancel, streaming bodies.  One client per
+ * thread (it keeps connections open); the conf may be shared. */
+#ifndef PT_NET_HTTP_CLIENT_H
+#define PT_NET_HTTP_CLIENT_H
+#include "os/cancel.h"
+#include "base/buf.h"
+
+struct pt_http_client;
+struct pt_http_client_conf {
+	const char *ca;          /* path of a PEM file, or base64 of PEM text; trusted besides the system's; NULL = system only */
+	const char *https_proxy, *http_proxy; /* "http://user:password@host:3128"; NULL or "" = direct */
+	const char *no_proxy;    /* "host,.domain,10.0.0.0/8,*" */
+	const char *user_agent;
+	int64_t connect_timeout_ms; /* DNS, proxy, TCP and TLS; 0 = 10 s */
+};
+
+struct pt_http_call {
+	/* request */
+	const char *method, *url;      /* http:// or https:// only */
+	const char *const *headers;    /* "Name: value" lines, NULL-terminated; NULL = none */
+	const char *basic_user, *basic_password; /* Authorization: Basic; NULL = none */
+	const void *body;              /* NULL with read == NULL: no body */
+	int64_t body_size;             /* -1 = unknown (chunked) */
+	ssize_t (*read)(void *arg, char *buf, size_t max); /* streams the body: 0 = end, < 0 = give up */
+	int (*rewind)(void *arg);      /* start the body again (proxy authentication, lost connection); NULL = cannot */
+	/* response */
+	struct pt_buf *out;            /* the body, up to its limit (PT_E_TOO_LARGE beyond); NULL with on_data == NULL: thrown away */
+	int (*on_data)(void *arg, const char *data, size_t n, struct pt_err *err); /* streams a 2xx body; < 0 ends the call with err.  Bodies
+									   of other statuses go to out when it is set */
+	void *arg;                     /* for read, rewind, on_data */
+	void (*on_header)(void *arg, const char *name, const char *value); /* names in lower case; NULL = not wanted */
+	/* limits */
+	int64_t timeout_ms;            /* whole call; 0 = none */
+	int64_t stall_timeout_ms;      /* no byte either way for so long; 0 = none */
+	const struct pt_cancel *cancel; /* NULL = cannot be cancelled */
+	bool follow;                   /* follow up to 5 redirects */
+	/* Called with each address before the TCP connection is made (SSRF guard); < 0 refuses with err.  sa is a struct sockaddr. */
+	int (*allow_address)(void *arg, const void *sa, struct pt_err *err);
+	void *allow_arg;
+	/* results */
+	int status;                    /* HTTP status, 0 when none came */
+	int64_t retry_after_ms;        /* of the Retry-After header (seconds or date), -1 = none */
+	char content_type[80];
+	char peer[64];                 /* address connected to */
+	int64_t ttfb_us, connect_us, tls_us, dns_us, total_us;
+};
+
+int pt_http_client_new(struct pt_http_client **ret, const struct pt_http_client_conf *conf, struct pt_err *err) PT_MUSTCHECK;
+void pt_http_client_free(struct pt_http_client *c);
+PT_DEFINE_CLEANUP(struct pt_http_client *, pt_http_client_free)
+/* Do the call.  0: an HTTP response arrived (look at call->status).  < 0: HOST_UNKNOWN, CONNECT, PROXY (native = status the
+ * proxy gave), TLS (the message names the subject and the issuer that is not trusted), TIMEOUT, CONNECTION_LOST, TOO_LARGE, CANCELLED,
+ * DEADLINE, BLOCKED, INVALID (URL).  Never retries by itself.  Passwords in URLs never reach a message. */
+int pt_http_do(struct pt_http_client *c, struct pt_http_call *call, struct pt_err *err) PT_MUSTCHECK;
+
+/* Turn a non-2xx answer of a Postern server into an error: reads the error document from body, falls back to the status. */
+int pt_http_error_of(const struct pt_http_call *call, const struct pt_buf *body, struct pt_err *err);
+#endif
