@@ -109,7 +109,7 @@ static void test_rows(void)
 	t.doc = json_pack("{s:[i,f,n,s]}", "z", 1, 2.5, "\xc3\xa9");
 	ok(pt_tx_insert(tx, &things, &t, &err) == 0, "insert");
 	ok(tx->dirty, "the transaction is dirty");
-	ok(pt_tx_insert(tx, &things, &t, &err) == PT_E_CONFLICT && strstr(err.msg, "thing") && strstr(err.msg, "key"),
+	ok(pt_tx_insert(tx, &things, &u, &err) == PT_E_CONFLICT && strstr(err.msg, "thing") && strstr(err.msg, "key"),
 	   "same key: conflict: %s", err.msg);
 	ok(pt_tx_get(tx, &things, &u, &err) == 0, "its own write is visible");
 	ok(u.name && !*u.name && u.note == NULL, "an empty string is not an absent one");
