@@ -129,6 +129,8 @@ static int conn_open(struct sqlite_db *db, bool write, struct conn **ret, struct
 	if (sqlite3_open_v2(db->path, &c->h, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, NULL) != SQLITE_OK ||
 	    sqlite3_extended_result_codes(c->h, 1) != SQLITE_OK || sqlite3_busy_timeout(c->h, BUSY_MS) != SQLITE_OK)
 		rc = c->h ? pt_sql_fail(c->h, err, "open") : pt_fail_oom(err);
+	if (rc == 0 && write)
+		rc = pt_sqlite_check(c->h, err); /* the pragmas would change a file that is not ours */
 	if (rc == 0)
 		rc = pt_sql_exec(c->h, write ? writer_pragmas : reader_pragmas, err);
 	for (int i = 0; rc == 0 && i < N_CTL; i++)
@@ -534,10 +536,12 @@ static int check_integrity(struct sqlite_db *db, struct pt_err *err)
 static int sqlite_maintain(struct pt_db *base, struct pt_err *err)
 {
 	struct sqlite_db *db = pt_container_of(base, struct sqlite_db, base);
-	int64_t n_free = 1, before = INT64_MAX;
+	int64_t n_free = INT64_MAX, before;
 	int rc = check_integrity(db, err);
 
-	while (rc == 0 && n_free && n_free < before) {
+	if (rc < 0)
+		return rc;
+	do { /* in portions, so that writers get their turn */
 		struct conn *c = take_writer(db);
 		char text[60];
 
@@ -545,10 +549,10 @@ static int sqlite_maintain(struct pt_db *base, struct pt_err *err)
 		c->tx = (struct sqlite_tx){ .base = { .db = base, .write = true } };
 		snprintf(text, sizeof(text), "PRAGMA incremental_vacuum(%d)", VACUUM_PAGES);
 		rc = pt_sql_int(c->h, "PRAGMA freelist_count", &n_free, err);
-		if (rc == 0 && n_free)
+		if (rc == 0 && n_free && n_free < before)
 			rc = pt_sql_exec(c->h, text, err);
 		end(&c->tx);
-	}
+	} while (rc == 0 && n_free && n_free < before);
 	return rc;
 }
 

@@ -40,6 +40,8 @@ int pt_sql_exec(sqlite3 *h, const char *sql, struct pt_err *err) PT_MUSTCHECK;
 /* The first column of the first row. */
 int pt_sql_int(sqlite3 *h, const char *sql, int64_t *ret, struct pt_err *err) PT_MUSTCHECK;
 
+/* Is the file ours (or empty), and not newer than this program?  Only reads. */
+int pt_sqlite_check(sqlite3 *h, struct pt_err *err) PT_MUSTCHECK;
 /* Bring the database to the descriptors: one transaction, all or nothing. */
 int pt_sqlite_schema(sqlite3 *h, const struct pt_layout *l, size_t n, struct pt_err *err) PT_MUSTCHECK;
 #endif

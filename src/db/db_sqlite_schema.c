@@ -12,12 +12,16 @@ static int newer(struct pt_err *err, const char *what, const char *name)
 	return pt_hint(err, "run the newer postern, or restore the backup made before the upgrade");
 }
 
-/* Is it ours, and not newer?  Runs the steps that it lacks. */
-static int check_version(sqlite3 *h, struct pt_err *err)
+static int latest(void)
 {
-	int latest = pt_migrations[pt_n_migrations - 1].version, rc;
+	return pt_migrations[pt_n_migrations - 1].version;
+}
+
+int pt_sqlite_check(sqlite3 *h, struct pt_err *err)
+{
 	int64_t app, version, objects;
-	char text[80];
+	char text[24];
+	int rc;
 
 	if ((rc = pt_sql_int(h, "PRAGMA application_id", &app, err)) < 0 ||
 	    (rc = pt_sql_int(h, "PRAGMA user_version", &version, err)) < 0 ||
@@ -27,20 +31,27 @@ static int check_version(sqlite3 *h, struct pt_err *err)
 		(void)pt_fail(err, PT_E_INVALID, "the file is an SQLite database of another program");
 		return pt_hint(err, "give postern a file of its own");
 	}
-	if (version > latest) {
-		snprintf(text, sizeof(text), "%lld", (long long)version);
-		return newer(err, "schema version", text);
-	}
-	for (size_t i = 0; app && i < pt_n_migrations; i++) {
+	snprintf(text, sizeof(text), "%lld", (long long)version);
+	return version > latest() ? newer(err, "schema version", text) : PT_OK;
+}
+
+/* Run the steps that an existing database lacks. */
+static int migrate(sqlite3 *h, struct pt_err *err)
+{
+	char text[80];
+	int64_t version;
+	int rc = pt_sql_int(h, "PRAGMA user_version", &version, err);
+
+	if (rc < 0 || version == latest())
+		return rc;
+	for (size_t i = 0; version && i < pt_n_migrations; i++) {
 		if (pt_migrations[i].version <= version || !pt_migrations[i].sql)
 			continue;
 		rc = pt_sql_exec(h, pt_migrations[i].sql, err);
 		if (rc < 0)
 			return pt_err_wrap(err, rc, "migrate to schema version %d", pt_migrations[i].version);
 	}
-	if (version == latest)
-		return PT_OK;
-	snprintf(text, sizeof(text), "PRAGMA application_id=%d; PRAGMA user_version=%d", APPLICATION_ID, latest);
+	snprintf(text, sizeof(text), "PRAGMA application_id=%d; PRAGMA user_version=%d", APPLICATION_ID, latest());
 	return pt_sql_exec(h, text, err);
 }
 
@@ -185,7 +196,7 @@ int pt_sqlite_schema(sqlite3 *h, const struct pt_layout *l, size_t n, struct pt_
 
 	if (rc < 0)
 		return rc;
-	rc = check_version(h, err);
+	rc = migrate(h, err);
 	if (rc == 0)
 		rc = complete(h, &f, err);
 	if (rc == 0)
