@@ -21,6 +21,7 @@ struct pt_dial {
  * passed over.  BLOCKED when all of them are; else what the last one said (CONNECT, TIMEOUT), HOST_UNKNOWN, CANCELLED,
  * DEADLINE. */
 int pt_dial(struct pt_dial *d, struct pt_err *err) PT_MUSTCHECK;
-/* Is text something that can be looked up: a name or an address without brackets, port, path or spaces?  member: for the message. */
+/* Is text something that can be looked up: a name or an address without brackets, port, path or spaces?  member: for the
+ * message. */
 int pt_host_check(const char *member, const char *text, struct pt_err *err) PT_MUSTCHECK;
 #endif

@@ -17,7 +17,7 @@ static void target_clear(struct target *t)
 	curl_free(t->scheme);
 	curl_free(t->host);
 	curl_free(t->port);
-	*t = (struct target){ 0 };
+	*t = (struct target) { 0 };
 }
 
 static void urlp(CURLU **u)
@@ -141,7 +141,7 @@ static void response_clear(struct pt_fetch *f)
 		free(h[i].value);
 	}
 	free(f->response.items);
-	f->response = (struct pt_list){ 0 };
+	f->response = (struct pt_list) { 0 };
 }
 
 void pt_fetch_release(struct pt_fetch *f)
@@ -216,7 +216,7 @@ struct hop {
 static int hop_do(struct pt_fetch *f, struct hop *h, struct pt_guard *guard, int64_t end_ms, struct pt_err *err)
 {
 	pt_auto(pt_http_client_freep) struct pt_http_client *client = NULL;
-	struct pt_http_client_conf conf = f->run->agent->http ? *f->run->agent->http : (struct pt_http_client_conf){ 0 };
+	struct pt_http_client_conf conf = f->run->agent->http ? *f->run->agent->http : (struct pt_http_client_conf) { 0 };
 	const char *lines[MOST_HEADERS + 1];
 	int64_t left = end_ms - pt_mono_ms();
 	size_t n = 0;
@@ -238,11 +238,19 @@ static int hop_do(struct pt_fetch *f, struct hop *h, struct pt_guard *guard, int
 	response_clear(f);
 	pt_buf_clear(&f->data);
 	f->truncated = false;
-	f->call = (struct pt_http_call){ .method = h->method, .url = h->at.url, .headers = lines,
-					 .body = h->with_body ? f->body : NULL, .body_size = h->with_body ? f->body_size : 0,
-					 .out = &f->data, .on_data = on_data, .on_header = on_header, .arg = f,
-					 .timeout_ms = left > 1 ? left : 1, .cancel = f->run->cancel,
-					 .allow_address = f->proxied ? NULL : pt_guard_address, .allow_arg = guard };
+	f->call = (struct pt_http_call) { .method = h->method,
+					  .url = h->at.url,
+					  .headers = lines,
+					  .body = h->with_body ? f->body : NULL,
+					  .body_size = h->with_body ? f->body_size : 0,
+					  .out = &f->data,
+					  .on_data = on_data,
+					  .on_header = on_header,
+					  .arg = f,
+					  .timeout_ms = left > 1 ? left : 1,
+					  .cancel = f->run->cancel,
+					  .allow_address = f->proxied ? NULL : pt_guard_address,
+					  .allow_arg = guard };
 	rc = pt_http_client_new(&client, &conf, err);
 	if (rc == 0)
 		rc = pt_http_do(client, &f->call, err);

@@ -18,14 +18,14 @@ struct pt_fetch {
 	const char *const *headers; /* "Name: value", NULL-terminated; NULL = none */
 	const void *body;
 	int64_t body_size;
-	int timeout_ms; /* all hops together */
-	bool follow;    /* up to 5 redirects; headers that may hold a credential stay with the first origin */
+	int timeout_ms;   /* all hops together */
+	bool follow;      /* up to 5 redirects; headers that may hold a credential stay with the first origin */
 	size_t max_bytes; /* of the response's body; the rest is left unread */
 	/* out, owned; of the last hop */
-	struct pt_buf data;      /* the body */
-	struct pt_list response; /* of struct pt_fetch_header, as they came */
+	struct pt_buf data;       /* the body */
+	struct pt_list response;  /* of struct pt_fetch_header, as they came */
 	struct pt_http_call call; /* status, peer, timings */
-	bool truncated;          /* the body went on after data */
+	bool truncated;           /* the body went on after data */
 	bool proxied;
 	int redirects;
 	char *final_url;

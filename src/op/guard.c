@@ -28,11 +28,11 @@ static const struct {
 	unsigned char prefix[12];
 	unsigned bytes, at; /* length of the prefix, where the IPv4 address begins */
 } carriers[] = {
-	{ { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff }, 12, 12 },             /* ::ffff:0:0/96 mapped, RFC 4291 */
-	{ { 0 }, 12, 12 },                                                    /* ::/96 compatible, RFC 4291 */
-	{ { 0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0 }, 12, 12 },          /* 64:ff9b::/96 NAT64, RFC 6052 */
-	{ { 0, 0x64, 0xff, 0x9b, 0, 1 }, 6, 12 },                             /* 64:ff9b:1::/48 local NAT64, RFC 8215, as /96 */
-	{ { 0x20, 0x02 }, 2, 2 },                                             /* 2002::/16 6to4, RFC 3056 */
+	{ { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff }, 12, 12 },    /* ::ffff:0:0/96 mapped, RFC 4291 */
+	{ { 0 }, 12, 12 },                                           /* ::/96 compatible, RFC 4291 */
+	{ { 0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0 }, 12, 12 }, /* 64:ff9b::/96 NAT64, RFC 6052 */
+	{ { 0, 0x64, 0xff, 0x9b, 0, 1 }, 6, 12 },                    /* 64:ff9b:1::/48 local NAT64, RFC 8215, as /96 */
+	{ { 0x20, 0x02 }, 2, 2 },                                    /* 2002::/16 6to4, RFC 3056 */
 };
 
 /* Names that mean a fixed address wherever they are resolved.  Only needed behind a proxy. */
@@ -86,7 +86,7 @@ int pt_guard_init(struct pt_guard *g, const char *blocked, const char *allowed, 
 {
 	int rc;
 
-	*g = (struct pt_guard){ 0 };
+	*g = (struct pt_guard) { 0 };
 	rc = pt_err_wrap(err, add_list(&g->blocked, blocked, err), "blocked-cidrs");
 	if (rc == 0)
 		rc = pt_err_wrap(err, add_list(&g->allowed, allowed, err), "allowed-cidrs");
@@ -99,7 +99,7 @@ void pt_guard_release(struct pt_guard *g)
 {
 	free(g->blocked.items);
 	free(g->allowed.items);
-	*g = (struct pt_guard){ 0 };
+	*g = (struct pt_guard) { 0 };
 }
 
 static bool list_has(const struct pt_list *l, const struct sockaddr *sa)
@@ -134,7 +134,7 @@ static bool carried(const struct sockaddr_in6 *sa, struct sockaddr_in *ret)
 
 	for (size_t i = 0; i < PT_COUNT(carriers); i++)
 		if (memcmp(a, carriers[i].prefix, carriers[i].bytes) == 0) {
-			*ret = (struct sockaddr_in){ .sin_family = AF_INET };
+			*ret = (struct sockaddr_in) { .sin_family = AF_INET };
 			memcpy(&ret->sin_addr, a + carriers[i].at, 4);
 			return true;
 		}

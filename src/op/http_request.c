@@ -35,14 +35,16 @@ static const struct pt_field request_fields[] = {
 	PT_F(struct request_input, body_json, PT_T_JSON, 0, .help = "document to send, in place of body"),
 	PT_F(struct request_input, timeout_ms, PT_T_I64, 0, .min = 1, .max = MOST_TIMEOUT_MS, .help = "30000"),
 	PT_F(struct request_input, max_bytes, PT_T_I64, 0, .min = 1, .max = MOST_BYTES, .help = "of the response's body; 524288"),
-	PT_F(struct request_input, response, PT_T_STR, 0, .values = forms, .help = "how the body is given: text, json, base64; text"),
+	PT_F(struct request_input, response, PT_T_STR, 0, .values = forms,
+	     .help = "how the body is given: text, json, base64; text"),
 	PT_F(struct request_input, follow, PT_T_BOOL, 0, .help = "follow up to 5 redirects; false"),
 };
 static const struct pt_shape request_shape = PT_SHAPE("input", struct request_input, request_fields);
 
 /* These decide how the message is framed or where it goes, which is the client's business. */
-static const char *const own_headers[] = { "connection", "content-length", "expect", "host", "keep-alive", "proxy-authorization",
-					   "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade" };
+static const char *const own_headers[] = { "connection", "content-length",      "expect",           "host",
+					   "keep-alive", "proxy-authorization", "proxy-connection", "te",
+					   "trailer",    "transfer-encoding",   "upgrade" };
 
 static bool is_token(const char *s) /* RFC 9110, 5.6.2 */
 {
@@ -63,13 +65,14 @@ static int check_headers(const json_t *headers, struct pt_err *err)
 		return pt_fail(err, PT_E_INVALID, "headers: expected an object, got %s", pt_json_type_name(headers));
 	if (json_object_size(headers) > MOST_HEADERS)
 		return pt_fail(err, PT_E_INVALID, "headers: more than %d", MOST_HEADERS);
-	json_object_foreach((json_t *)(uintptr_t)headers, name, value) {
+	json_object_foreach ((json_t *)(uintptr_t)headers, name, value) {
 		const char *s = json_string_value(value);
 
 		if (!is_token(name))
 			return pt_fail(err, PT_E_INVALID, "headers: '%.60s' is not a header name", name);
 		if (!s)
-			return pt_fail(err, PT_E_INVALID, "headers: %.60s: expected a string, got %s", name, pt_json_type_name(value));
+			return pt_fail(err, PT_E_INVALID, "headers: %.60s: expected a string, got %s", name,
+				       pt_json_type_name(value));
 		for (size_t i = 0; i < json_string_length(value); i++)
 			if (((unsigned char)s[i] < ' ' && s[i] != '\t') || s[i] == 0x7f)
 				return pt_fail(err, PT_E_INVALID, "headers: %.60s: holds a control character", name);
@@ -137,7 +140,7 @@ static int prepare(const struct request_input *in, struct request *r, struct pt_
 	json_t *value;
 	int rc = PT_OK;
 
-	json_object_foreach(in->headers, name, value) {
+	json_object_foreach (in->headers, name, value) {
 		typed |= strcasecmp(name, "content-type") == 0;
 		rc = rc == 0 ? add_line(r, name, json_string_value(value), err) : rc;
 	}
@@ -240,12 +243,17 @@ static int request_run(struct pt_op_run *run, const void *input, struct pt_err *
 	int64_t start = pt_mono_ns(), max = in->max_bytes ? in->max_bytes : MAX_BYTES, limit = run->lease->limits.max_bytes;
 	pt_auto_buf b = PT_DOC_INIT;
 	int rc = prepare(in, &r, err);
-	pt_auto(pt_fetch_release) struct pt_fetch f = {
-		.run = run, .method = in->method ? in->method : "GET", .url = in->url, .headers = (const char *const *)r.lines,
-		.body = in->body ? in->body : body_json(in) ? r.json.p : NULL,
-		.body_size = in->body ? (int64_t)strlen(in->body) : (int64_t)r.json.len,
-		.timeout_ms = in->timeout_ms ? (int)in->timeout_ms : REQUEST_TIMEOUT_MS, .follow = in->follow,
-		.max_bytes = (size_t)(limit > 0 && limit < max ? limit : max) };
+	pt_auto(pt_fetch_release) struct pt_fetch f = { .run = run,
+							.method = in->method ? in->method : "GET",
+							.url = in->url,
+							.headers = (const char *const *)r.lines,
+							.body = in->body        ? in->body
+								: body_json(in) ? r.json.p
+										: NULL,
+							.body_size = in->body ? (int64_t)strlen(in->body) : (int64_t)r.json.len,
+							.timeout_ms = in->timeout_ms ? (int)in->timeout_ms : REQUEST_TIMEOUT_MS,
+							.follow = in->follow,
+							.max_bytes = (size_t)(limit > 0 && limit < max ? limit : max) };
 
 	if (rc == 0)
 		rc = pt_fetch_do(&f, err);
@@ -261,5 +269,9 @@ static int request_run(struct pt_op_run *run, const void *input, struct pt_err *
 	return pt_doc_done(run, &b, err);
 }
 
-const struct pt_op_type pt_op_http_request = { .name = "http.request", .summary = "an HTTP request, its response as a document",
-	.input = &request_shape, .input_size = sizeof(struct request_input), .check = request_check, .run = request_run };
+const struct pt_op_type pt_op_http_request = { .name = "http.request",
+					       .summary = "an HTTP request, its response as a document",
+					       .input = &request_shape,
+					       .input_size = sizeof(struct request_input),
+					       .check = request_check,
+					       .run = request_run };

@@ -13,7 +13,8 @@ struct tcp_input {
 static const struct pt_field tcp_fields[] = {
 	PT_F(struct tcp_input, host, PT_T_STR, PT_REQUIRED, .max = 255, .help = "name or address"),
 	PT_F(struct tcp_input, port, PT_T_I64, PT_REQUIRED, .min = 1, .max = 65535),
-	PT_F(struct tcp_input, timeout_ms, PT_T_I64, 0, .min = 1, .max = MOST_TIMEOUT_MS, .help = "for the lookup and all addresses; 5000"),
+	PT_F(struct tcp_input, timeout_ms, PT_T_I64, 0, .min = 1, .max = MOST_TIMEOUT_MS,
+	     .help = "for the lookup and all addresses; 5000"),
 };
 static const struct pt_shape tcp_shape = PT_SHAPE("input", struct tcp_input, tcp_fields);
 
@@ -28,7 +29,11 @@ static int tcp_run(struct pt_op_run *run, const void *input, struct pt_err *err)
 	pt_auto(pt_guard_release) struct pt_guard guard = { 0 };
 	pt_auto_buf b = PT_DOC_INIT;
 	pt_auto_buf tries = PT_DOC_INIT;
-	struct pt_dial d = { .guard = &guard, .host = in->host, .port = (unsigned)in->port, .cancel = run->cancel, .tries = &tries,
+	struct pt_dial d = { .guard = &guard,
+			     .host = in->host,
+			     .port = (unsigned)in->port,
+			     .cancel = run->cancel,
+			     .tries = &tries,
 			     .timeout_ms = in->timeout_ms ? (int)in->timeout_ms : TCP_TIMEOUT_MS };
 	int64_t start = pt_mono_ns();
 	int rc = pt_guard_init(&guard, run->agent->blocked_cidrs, run->agent->allowed_cidrs, err);
@@ -79,8 +84,9 @@ static int by_address(const void *a, const void *b)
 
 	if (x->sa_family != y->sa_family)
 		return x->sa_family == AF_INET ? -1 : 1;
-	return x->sa_family == AF_INET ? memcmp(&((const struct sockaddr_in *)x)->sin_addr, &((const struct sockaddr_in *)y)->sin_addr, 4)
-				       : memcmp(&((const struct sockaddr_in6 *)x)->sin6_addr, &((const struct sockaddr_in6 *)y)->sin6_addr, 16);
+	return x->sa_family == AF_INET
+		       ? memcmp(&((const struct sockaddr_in *)x)->sin_addr, &((const struct sockaddr_in *)y)->sin_addr, 4)
+		       : memcmp(&((const struct sockaddr_in6 *)x)->sin6_addr, &((const struct sockaddr_in6 *)y)->sin6_addr, 16);
 }
 
 static void write_addresses(struct pt_buf *b, const struct addrinfo *ai)
@@ -127,7 +133,15 @@ static int dns_run(struct pt_op_run *run, const void *input, struct pt_err *err)
 	return pt_doc_done(run, &b, err);
 }
 
-const struct pt_op_type pt_op_network_tcp = { .name = "network.tcp", .summary = "can the agent open a TCP connection?",
-	.input = &tcp_shape, .input_size = sizeof(struct tcp_input), .check = tcp_check, .run = tcp_run };
-const struct pt_op_type pt_op_network_dns = { .name = "network.dns", .summary = "which addresses does a name have for the agent?",
-	.input = &dns_shape, .input_size = sizeof(struct dns_input), .check = dns_check, .run = dns_run };
+const struct pt_op_type pt_op_network_tcp = { .name = "network.tcp",
+					      .summary = "can the agent open a TCP connection?",
+					      .input = &tcp_shape,
+					      .input_size = sizeof(struct tcp_input),
+					      .check = tcp_check,
+					      .run = tcp_run };
+const struct pt_op_type pt_op_network_dns = { .name = "network.dns",
+					      .summary = "which addresses does a name have for the agent?",
+					      .input = &dns_shape,
+					      .input_size = sizeof(struct dns_input),
+					      .check = dns_check,
+					      .run = dns_run };

@@ -1,5 +1,5 @@
-/* network.http: does a URL answer, through which address, and where does the time go?  The body is read (up to a limit) to time it,
- * and thrown away. */
+/* network.http: does a URL answer, through which address, and where does the time go?  The body is read (up to a limit) to time
+ * it, and thrown away. */
 #include "op/doc.h"
 #include "op/fetch.h"
 
@@ -39,7 +39,9 @@ static int judge(const struct http_input *in, const struct pt_fetch *f, struct p
 static int http_run(struct pt_op_run *run, const void *input, struct pt_err *err)
 {
 	const struct http_input *in = input;
-	pt_auto(pt_fetch_release) struct pt_fetch f = { .run = run, .method = in->method ? in->method : "GET", .url = in->url,
+	pt_auto(pt_fetch_release) struct pt_fetch f = { .run = run,
+							.method = in->method ? in->method : "GET",
+							.url = in->url,
 							.timeout_ms = in->timeout_ms ? (int)in->timeout_ms : HTTP_TIMEOUT_MS,
 							.max_bytes = READ_MOST };
 	int64_t start = pt_mono_ns();
@@ -74,5 +76,9 @@ static int http_run(struct pt_op_run *run, const void *input, struct pt_err *err
 	return pt_doc_done(run, &b, err);
 }
 
-const struct pt_op_type pt_op_network_http = { .name = "network.http", .summary = "does a URL answer, and where does the time go?",
-	.input = &http_shape, .input_size = sizeof(struct http_input), .check = http_check, .run = http_run };
+const struct pt_op_type pt_op_network_http = { .name = "network.http",
+					       .summary = "does a URL answer, and where does the time go?",
+					       .input = &http_shape,
+					       .input_size = sizeof(struct http_input),
+					       .check = http_check,
+					       .run = http_run };

@@ -1,5 +1,5 @@
-/* network.tls: a TLS handshake with whatever listens there, and what its certificates say.  Nothing is sent over the connection.  The
- * handshake is made without insisting on a trusted certificate, so that the reason of a failed verification and the issuer
+/* network.tls: a TLS handshake with whatever listens there, and what its certificates say.  Nothing is sent over the connection.
+ * The handshake is made without insisting on a trusted certificate, so that the reason of a failed verification and the issuer
  * (a TLS-inspecting proxy?) can be told; "ok" is true only when everything was verified. */
 #include "net/http_client.h"
 #include "op/dial.h"
@@ -25,7 +25,8 @@ static const struct pt_field tls_fields[] = {
 	PT_F(struct tls_input, host, PT_T_STR, PT_REQUIRED, .max = 255, .help = "name or address"),
 	PT_F(struct tls_input, port, PT_T_I64, 0, .min = 1, .max = 65535, .help = "443"),
 	PT_F(struct tls_input, server_name, PT_T_STR, 0, .max = 255, .help = "name to ask for (SNI) and to verify; host"),
-	PT_F(struct tls_input, timeout_ms, PT_T_I64, 0, .min = 1, .max = MOST_TIMEOUT_MS, .help = "for lookup, connection and handshake; 10000"),
+	PT_F(struct tls_input, timeout_ms, PT_T_I64, 0, .min = 1, .max = MOST_TIMEOUT_MS,
+	     .help = "for lookup, connection and handshake; 10000"),
 };
 static const struct pt_shape tls_shape = PT_SHAPE("input", struct tls_input, tls_fields);
 
@@ -41,7 +42,7 @@ struct check {
 	const char *name; /* verified, and asked for unless it is an address */
 	SSL_CTX *ctx;
 	SSL *ssl;
-	STACK_OF(X509) *custom; /* the CAs of the agent's settings */
+	STACK_OF(X509) * custom; /* the CAs of the agent's settings */
 };
 
 static void check_release(struct check *c)
@@ -140,7 +141,8 @@ static int handshake(struct check *c, int fd, int64_t end_ms, const struct pt_ca
 		if (n == 1)
 			return PT_OK;
 		why = SSL_get_error(c->ssl, n);
-		if (why == SSL_ERROR_SYSCALL || (why == SSL_ERROR_SSL && ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING))
+		if (why == SSL_ERROR_SYSCALL ||
+		    (why == SSL_ERROR_SSL && ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING))
 			return errno ? pt_fail_sys(err, PT_E_CONNECTION_LOST, "TLS handshake")
 				     : pt_fail(err, PT_E_CONNECTION_LOST, "TLS handshake: the peer closed the connection");
 		if (why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE)
@@ -160,8 +162,11 @@ static void write_sans(X509 *x, struct pt_buf *b)
 	pt_doc_open(b, "names", '[');
 	for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
 		const GENERAL_NAME *g = sk_GENERAL_NAME_value(names, i);
-		const ASN1_STRING *s = g->type == GEN_DNS ? g->d.dNSName : g->type == GEN_URI ? g->d.uniformResourceIdentifier :
-				       g->type == GEN_EMAIL ? g->d.rfc822Name : g->type == GEN_IPADD ? g->d.iPAddress : NULL;
+		const ASN1_STRING *s = g->type == GEN_DNS     ? g->d.dNSName
+				       : g->type == GEN_URI   ? g->d.uniformResourceIdentifier
+				       : g->type == GEN_EMAIL ? g->d.rfc822Name
+				       : g->type == GEN_IPADD ? g->d.iPAddress
+							      : NULL;
 		int n = s ? ASN1_STRING_length(s) : 0;
 		char text[INET6_ADDRSTRLEN];
 
@@ -214,7 +219,7 @@ static int64_t write_cert(X509 *x, struct pt_buf *b)
 	return days;
 }
 
-static bool has_cert(const STACK_OF(X509) *list, const X509 *x)
+static bool has_cert(const STACK_OF(X509) * list, const X509 *x)
 {
 	for (int i = 0; i < sk_X509_num(list); i++)
 		if (X509_cmp(sk_X509_value(list, i), x) == 0)
@@ -235,7 +240,8 @@ static void write_distrust(const struct check *c, long verdict, struct pt_buf *b
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
 	case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
-		(void)pt_hint(&why, "a private CA, or a proxy that inspects TLS? If the last issuer of the chain is yours, give its "
+		(void)pt_hint(&why,
+			      "a private CA, or a proxy that inspects TLS? If the last issuer of the chain is yours, give its "
 			      "certificate to the agent with --ca-file");
 		break;
 	case X509_V_ERR_HOSTNAME_MISMATCH:
@@ -265,7 +271,8 @@ static void write_session(const struct check *c, struct pt_buf *b)
 
 		pt_doc_str(b, "trusted_by", custom ? "ca_file" : "system");
 		if (custom)
-			pt_doc_str(b, "hint", "trusted through the agent's own CA file: a private CA, or a proxy that inspects TLS");
+			pt_doc_str(b, "hint",
+				   "trusted through the agent's own CA file: a private CA, or a proxy that inspects TLS");
 	} else {
 		write_distrust(c, verdict, b);
 	}
@@ -287,7 +294,10 @@ static int tls_run(struct pt_op_run *run, const void *input, struct pt_err *err)
 	pt_auto(check_release) struct check c = { .name = in->server_name ? in->server_name : in->host };
 	int timeout_ms = in->timeout_ms ? (int)in->timeout_ms : TLS_TIMEOUT_MS;
 	int64_t start = pt_mono_ns(), end_ms = pt_mono_ms() + timeout_ms, tls_start;
-	struct pt_dial d = { .guard = &guard, .host = in->host, .port = in->port ? (unsigned)in->port : 443, .timeout_ms = timeout_ms,
+	struct pt_dial d = { .guard = &guard,
+			     .host = in->host,
+			     .port = in->port ? (unsigned)in->port : 443,
+			     .timeout_ms = timeout_ms,
 			     .cancel = run->cancel };
 	pt_auto_buf b = PT_DOC_INIT;
 	int rc = pt_guard_init(&guard, run->agent->blocked_cidrs, run->agent->allowed_cidrs, err);
@@ -325,5 +335,9 @@ static int tls_run(struct pt_op_run *run, const void *input, struct pt_err *err)
 	return rc;
 }
 
-const struct pt_op_type pt_op_network_tls = { .name = "network.tls", .summary = "a TLS handshake, and what the certificates say",
-	.input = &tls_shape, .input_size = sizeof(struct tls_input), .check = tls_check, .run = tls_run };
+const struct pt_op_type pt_op_network_tls = { .name = "network.tls",
+					      .summary = "a TLS handshake, and what the certificates say",
+					      .input = &tls_shape,
+					      .input_size = sizeof(struct tls_input),
+					      .check = tls_check,
+					      .run = tls_run };

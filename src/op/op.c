@@ -4,8 +4,8 @@
 #include <stdalign.h>
 
 static const struct pt_op_type *const types[] = {
-	&pt_op_query,        &pt_op_network_tcp,  &pt_op_network_dns, &pt_op_network_tls, &pt_op_network_http,
-	&pt_op_http_request, &pt_op_health,       &pt_op_logs,        &pt_op_metrics,     NULL,
+	&pt_op_query,        &pt_op_network_tcp, &pt_op_network_dns, &pt_op_network_tls, &pt_op_network_http,
+	&pt_op_http_request, &pt_op_health,      &pt_op_logs,        &pt_op_metrics,     NULL,
 };
 
 const struct pt_op_type *const *pt_op_types(void)

@@ -60,8 +60,10 @@ static int on_lines(void *arg, const char *p, size_t n, struct pt_err *err)
 
 static int run_statement(struct pt_op_run *run, struct pt_conn *conn, const struct query_input *in, struct pt_err *err)
 {
-	struct pt_query q = { .sql = in->sql, .params = json_is_array(in->params) ? in->params : NULL,
-			      .write = in->mode && strcmp(in->mode, "write") == 0, .cancel = run->cancel };
+	struct pt_query q = { .sql = in->sql,
+			      .params = json_is_array(in->params) ? in->params : NULL,
+			      .write = in->mode && strcmp(in->mode, "write") == 0,
+			      .cancel = run->cancel };
 	struct pt_rows_limits limits = { run->lease->limits.max_rows, run->lease->limits.max_bytes };
 	pt_auto(stream_release) struct ArrowArrayStream s = { 0 };
 	struct pt_rows_stats stats = { 0 };
@@ -117,5 +119,10 @@ static int query_run(struct pt_op_run *run, const void *input, struct pt_err *er
 	return rc < 0 ? rc : run_statement(run, conn, input, err);
 }
 
-const struct pt_op_type pt_op_query = { .name = "query", .summary = "a SQL statement, its rows as the result", .integration = true,
-	.input = &query_shape, .input_size = sizeof(struct query_input), .check = query_check, .run = query_run };
+const struct pt_op_type pt_op_query = { .name = "query",
+					.summary = "a SQL statement, its rows as the result",
+					.integration = true,
+					.input = &query_shape,
+					.input_size = sizeof(struct query_input),
+					.check = query_check,
+					.run = query_run };

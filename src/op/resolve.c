@@ -13,7 +13,7 @@ enum { MAX_LOOKUPS = 128, LOOKUP_STACK = 256 * 1024 };
 /* Shared by the caller and the lookup's thread; the one that leaves last frees it. */
 struct lookup {
 	_Atomic int refs;
-	int done_fd; /* eventfd, readable once rc and found are there */
+	int done_fd;       /* eventfd, readable once rc and found are there */
 	_Atomic bool done; /* the same for memory order */
 	int rc, sys;       /* of getaddrinfo */
 	struct addrinfo hints, *found;
@@ -86,7 +86,7 @@ int pt_resolve(const char *host, unsigned port, int family, int timeout_ms, cons
 	if (!l)
 		return pt_fail_oom(err);
 	l->refs = 1;
-	l->hints = (struct addrinfo){ .ai_family = family, .ai_socktype = SOCK_STREAM, .ai_flags = AI_CANONNAME };
+	l->hints = (struct addrinfo) { .ai_family = family, .ai_socktype = SOCK_STREAM, .ai_flags = AI_CANONNAME };
 	memcpy(l->host, host, strlen(host) + 1);
 	snprintf(l->port, sizeof(l->port), "%u", port & 0xffff);
 	l->done_fd = eventfd(0, EFD_CLOEXEC);

@@ -78,9 +78,18 @@ static int logs_run(struct pt_op_run *run, const void *input, struct pt_err *err
 	return run->head->body_format ? PT_OK : pt_fail_oom(err);
 }
 
-const struct pt_op_type pt_op_health = { .name = "health", .summary = "what the agent says about itself",
-	.input = &nothing_shape, .input_size = sizeof(struct nothing), .run = health_run };
-const struct pt_op_type pt_op_metrics = { .name = "metrics", .summary = "the agent's metrics as Prometheus text",
-	.input = &nothing_shape, .input_size = sizeof(struct nothing), .run = metrics_run };
-const struct pt_op_type pt_op_logs = { .name = "logs", .summary = "the agent's newest log lines",
-	.input = &logs_shape, .input_size = sizeof(struct logs_input), .run = logs_run };
+const struct pt_op_type pt_op_health = { .name = "health",
+					 .summary = "what the agent says about itself",
+					 .input = &nothing_shape,
+					 .input_size = sizeof(struct nothing),
+					 .run = health_run };
+const struct pt_op_type pt_op_metrics = { .name = "metrics",
+					  .summary = "the agent's metrics as Prometheus text",
+					  .input = &nothing_shape,
+					  .input_size = sizeof(struct nothing),
+					  .run = metrics_run };
+const struct pt_op_type pt_op_logs = { .name = "logs",
+				       .summary = "the agent's newest log lines",
+				       .input = &logs_shape,
+				       .input_size = sizeof(struct logs_input),
+				       .run = logs_run };
