@@ -132,6 +132,7 @@ def clean_env(**more):
     """Environment for programs under test: nothing of ours that changes what they do (proxies, POSTERN_*, CA settings)."""
     keep = ("PATH", "TMPDIR", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS")
     env = {k: os.environ[k] for k in keep if k in os.environ}
+    env["PATH"] = env.get("PATH", "/usr/local/bin:/usr/bin:/bin") + ":/usr/sbin:/sbin"  # squid lives there
     env.update(LANG="C.UTF-8", TZ="UTC")
     env.update({k: str(v) for k, v in more.items()})
     return env
