@@ -165,7 +165,8 @@ class Process:
         account = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user else {}
         with open(self.log, "ab") as log:
             self.popen = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=cwd or home,
-                                          env=env if env is not None else clean_env(), preexec_fn=self._die_with_parent, **account)
+                                          env=env if env is not None else clean_env(), preexec_fn=self._die_with_parent,
+                                          **account)
         self.pid = self.popen.pid
         Process.started.append(self)
 
@@ -291,7 +292,8 @@ class Origin:
 
             def answer(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                what = {"method": self.command, "path": self.path, "headers": dict(self.headers.items()), "body": body.decode("latin-1")}
+                what = {"method": self.command, "path": self.path, "headers": dict(self.headers.items()),
+                        "body": body.decode("latin-1")}
                 origin.seen.append(what)
                 u = urllib.parse.urlsplit(self.path)
                 m = re.match(r"/(status|bytes)/(\d+)$", u.path)

@@ -194,7 +194,8 @@ class Squid(Proxy):
             f"http_port 127.0.0.1:{port}\n{auth}http_access allow all\ncache deny all\ncache_mem 8 MB\nmax_filedescriptors 1024\n"
             f"access_log stdio:{self.home}/access.log\ncache_log {self.home}/cache.log\n"
             f"pid_filename {self.home}/pid\ncoredump_dir {self.home}\npinger_enable off\nshutdown_lifetime 0 seconds\n"
-            f"visible_hostname localhost\nnetdb_filename none\ncache_effective_user {user or 'proxy'}\ndebug_options ALL,1 44,2\n")
+            f"visible_hostname localhost\nnetdb_filename none\n"
+            f"cache_effective_user {user or 'proxy'}\ndebug_options ALL,1 44,2\n")
         self._run(["squid", "-N", "-f", conf, "-n", f"postern{os.getpid()}"], account=user)
 
     def access_log(self):
@@ -215,7 +216,7 @@ class Mitmproxy(Proxy):
 
     def _start(self, port):
         self.port = port
-        self._run(["mitmdump", "--listen-host", "127.0.0.1", "-p", port, "--set", f"confdir={self.home}", "--set", "flow_detail=1",
-                   "--set", f"ssl_verify_upstream_trusted_ca={self.upstream_ca.cert}", "--set", "connection_strategy=lazy",
+        self._run(["mitmdump", "--listen-host", "127.0.0.1", "-p", port, "--set", f"confdir={self.home}",
+                   "--set", "flow_detail=1", "--set", f"ssl_verify_upstream_trusted_ca={self.upstream_ca.cert}", "--set", "connection_strategy=lazy",
                    "--set", "stream_large_bodies=1m"], env=clean_env(HOME=self.home, PYTHONUNBUFFERED=1), timeout=60)
         self.until(self.ca.exists, 10, "its CA exists")
