@@ -218,7 +218,7 @@ static int run(const struct pt_command *cmd, int argc, char **argv, struct pt_er
 	sigset_t set;
 	int rc, sig = 0;
 
-	rc = pt_opt_parse(pt_command_root(), cmd, argc, argv, &conf, err);
+	rc = pt_opt_parse(pt_opt_root, cmd, argc, argv, &conf, err);
 	if (rc != 0)
 		return rc < 0 ? rc : PT_OK;
 	if ((rc = pt_log_init(conf.log_level, conf.log_format, 0, err)) < 0)

@@ -133,8 +133,9 @@ void pt_wait_wake(struct pt_gateway *g, const char *operation)
 {
 	struct pt_err ignored;
 
-	if (g->waiters) /* short of memory the waiter is answered when its time is over */
-		(void)pt_list_append(&g->waiters->ended, PT_ID_SIZE, operation, &ignored);
+	/* Short of memory the waiter is answered when its time is over. */
+	if (!g->waiters || pt_list_append(&g->waiters->ended, PT_ID_SIZE, operation, &ignored) < 0)
+		return;
 }
 
 void pt_wait_flush(struct pt_gateway *g, bool committed)
