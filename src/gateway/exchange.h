@@ -13,8 +13,9 @@ struct pt_exchange {
 	uint64_t serial;
 	int64_t until;      /* answer at the latest */
 	int64_t recheck_at; /* look again for leases that were not acknowledged; 0 = no need */
-	bool in_writer;     /* this and the next two: under the presence lock */
+	bool in_writer;     /* this and the next three: under the presence lock */
 	bool parked, again; /* waiting in the presence table; look again when the writer is done with it */
+	bool gone;          /* the client left while the writer had it */
 	bool borrowed;      /* in_writer was set for the dispatch only, not for a job of x */
 	bool chosen;        /* writer's thread only: dispatch has leased something to it in this group */
 	struct pt_exchange *prev, *next; /* list of the parked ones, or of the chosen ones */

@@ -198,13 +198,15 @@ static int serve(struct pt_gateway *g, const struct conf *conf, struct pt_http_r
 static void stop(struct pt_gateway *g, int64_t stop_ms)
 {
 	g->stopping = true;
-	pt_http_server_quiesce(g->http);
-	if (g->presence)
+	if (g->http) {
+		pt_http_server_quiesce(g->http);
 		pt_presence_drain(g);
-	pt_waiters_free(g);
-	pt_http_server_stop(g->http, stop_ms);
+		pt_waiters_drain(g);
+		pt_http_server_stop(g->http, stop_ms);
+	}
 	if (g->writer)
 		pt_writer_stop(g->writer);
+	pt_waiters_free(g);
 	pt_presence_free(g);
 	pt_db_close(g->db);
 	free(g->blob_dir);

@@ -191,7 +191,8 @@ int pt_free_slots(struct pt_gateway *g, struct pt_tx *tx, const char *instance, 
 
 /* --- waiters.c: clients that wait for an operation's end --- */
 int pt_waiters_new(struct pt_gateway *g, struct pt_err *err) PT_MUSTCHECK;
-void pt_waiters_free(struct pt_gateway *g); /* answers all */
+void pt_waiters_drain(struct pt_gateway *g); /* answer all that wait, now */
+void pt_waiters_free(struct pt_gateway *g);
 void pt_wait_for(struct pt_call *c, const char *operation, int64_t ms); /* holds c; answered by the notifier */
 void pt_wait_wake(struct pt_gateway *g, const char *operation);         /* writer: it has ended; takes effect after the commit */
 void pt_wait_flush(struct pt_gateway *g, bool committed);

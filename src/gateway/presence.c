@@ -249,6 +249,8 @@ bool pt_presence_settle(struct pt_gateway *g, struct pt_exchange *x)
 
 	lock(g);
 	x->in_writer = false;
+	if (x->gone)
+		unpark_locked(g->presence, x);
 	again = x->parked && x->again;
 	mine = !x->parked;
 	if (again) {
@@ -297,8 +299,8 @@ int pt_presence_each_dirty(struct pt_gateway *g, int (*fn)(void *arg, const char
 		for (size_t k = 0; k < xs.n; k++) {
 			struct pt_exchange *x = ((struct pt_exchange **)xs.items)[k];
 
-			if (x->borrowed && !x->chosen)
-				(void)pt_presence_settle(g, x); /* still parked */
+			if (x->borrowed && !x->chosen && pt_presence_settle(g, x))
+				pt_exchange_answer(x, NULL); /* its client has left meanwhile */
 		}
 		free(xs.items);
 		if (rc < 0)
@@ -370,6 +372,7 @@ static void gone(void *arg)
 	lock(w->g);
 	i = find_instance(w->g->presence, w->instance);
 	if (i && i->waiting && i->waiting->serial == w->serial) {
+		i->waiting->gone = i->waiting->in_writer;
 		x = i->waiting->in_writer ? NULL : take_locked(w->g->presence, i->waiting);
 		i->last_seen -= CONNECTED_MS; /* no longer shown as connected */
 	}

@@ -26,7 +26,7 @@ struct pt_waiters {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	pthread_t thread;
-	bool stop;
+	bool drain, stop;
 	struct topic *topics;
 	struct waiter *by_time, *ready;
 	struct pt_list ended; /* ids that ended in the writer's open transaction; writer's thread only */
@@ -134,7 +134,7 @@ void pt_wait_wake(struct pt_gateway *g, const char *operation)
 	struct pt_err ignored;
 
 	/* Short of memory the waiter is answered when its time is over. */
-	if (!g->waiters || pt_list_append(&g->waiters->ended, PT_ID_SIZE, operation, &ignored) < 0)
+	if (pt_list_append(&g->waiters->ended, PT_ID_SIZE, operation, &ignored) < 0)
 		return;
 }
 
@@ -163,7 +163,7 @@ static void *answer(void *arg)
 		struct timespec ts;
 		struct waiter *w;
 
-		while (ws->by_time && (ws->stop || ws->by_time->until <= now))
+		while (ws->by_time && (ws->drain || ws->by_time->until <= now))
 			make_ready(ws, ws->by_time);
 		if ((w = ws->ready)) {
 			DL_DELETE(ws->ready, w);
@@ -207,6 +207,14 @@ int pt_waiters_new(struct pt_gateway *g, struct pt_err *err)
 	return pt_fail(err, PT_E_INTERNAL, "cannot start a thread");
 }
 
+void pt_waiters_drain(struct pt_gateway *g)
+{
+	pthread_mutex_lock(&g->waiters->lock);
+	g->waiters->drain = true;
+	pthread_cond_signal(&g->waiters->wake);
+	pthread_mutex_unlock(&g->waiters->lock);
+}
+
 void pt_waiters_free(struct pt_gateway *g)
 {
 	struct pt_waiters *ws = g->waiters;
@@ -214,7 +222,7 @@ void pt_waiters_free(struct pt_gateway *g)
 	if (!ws)
 		return;
 	pthread_mutex_lock(&ws->lock);
-	ws->stop = true;
+	ws->drain = ws->stop = true;
 	pthread_cond_signal(&ws->wake);
 	pthread_mutex_unlock(&ws->lock);
 	pthread_join(ws->thread, NULL);
