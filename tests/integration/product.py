@@ -62,7 +62,7 @@ class Gateway(Process):
         port_file = self.home / "port"
         port_file.unlink(missing_ok=True)
         argv = [BIN, "gateway", "--listen", f"127.0.0.1:{port}", "--port-file", port_file, "--database",
-                f"sqlite:{self.home}/gateway.db", "--data-dir", self.home / "data", "--owner-token-file", self.token_file]
+                f"sqlite:{self.home}/gateway.db", "--blob-dir", self.home / "blobs", "--owner-token-file", self.token_file]
         if self.tls:
             cert, key = self.stack.ca.issue(self._name)
             argv += ["--tls-cert", cert, "--tls-key", key]
