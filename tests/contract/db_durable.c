@@ -224,7 +224,8 @@ static void test_disk_full(void)
 		ok((rc < 0) == (rows > 100), "%d of %d rows", n, rows);
 		if (rc < 0) {
 			ok(rc == PT_E_IO && err.hint[0], "insert: %s (%s)", err.msg, err.hint);
-			printf("# later: %d\n", pt_tx_insert(tx, &things, &(struct thing){ .id = "late" }, &err));
+			ok(pt_tx_insert(tx, &things, &(struct thing){ .id = "late" }, &err) == PT_E_IO && pt_tx_undo(tx, &err) == PT_E_IO,
+			   "nothing more can be done in this transaction: %s", err.msg);
 		}
 		ok(pt_tx_commit(tx, &err) == PT_E_IO && err.hint[0], "commit: %s (%s)", err.msg, err.hint);
 		limit_files(RLIM_INFINITY);
