@@ -1,6 +1,6 @@
-/* What a durable operation costs the gateway's database: its life is 1 insert of a row with 1 KiB of input, 3 events, 2 updates (leased,
- * done) and 1 result, each life a marked job of a group, each group one commit.  Prints JSON: lives and rows per second by the clock
- * and by the writer's CPU time, per group size, beside the machine's own fdatasync.
+/* What a durable operation costs the gateway's database: its life is 1 insert of a row with 1 KiB of input, 3 events, 2 updates
+ * (leased, done) and 1 result, each life a marked job of a group, each group one commit.  Prints JSON: lives and rows per
+ * second by the clock and by the writer's CPU time, per group size, beside the machine's own fdatasync.
  *
  *     bench_db [FOLDER] [SECONDS per group size] */
 #include "base/clock.h"
@@ -18,13 +18,13 @@ struct operation {
 	int64_t priority, attempt, created_ms, deadline_ms, lease_until_ms, ended_ms;
 };
 static const struct pt_field operation_fields[] = {
-	PT_F(struct operation, id, PT_T_ID, PT_KEY),	     PT_F(struct operation, account, PT_T_ID, 0),
-	PT_F(struct operation, agent, PT_T_ID, 0),	     PT_F(struct operation, instance, PT_T_ID, 0),
-	PT_F(struct operation, type, PT_T_STR, 0),	     PT_F(struct operation, state, PT_T_STR, 0),
-	PT_F(struct operation, request_key, PT_T_STR, 0),    PT_F(struct operation, input, PT_T_STR, 0),
-	PT_F(struct operation, reason, PT_T_STR, 0),	     PT_F(struct operation, priority, PT_T_I64, 0),
-	PT_F(struct operation, attempt, PT_T_I64, 0),	     PT_F(struct operation, created_ms, PT_T_I64, 0),
-	PT_F(struct operation, deadline_ms, PT_T_I64, 0),    PT_F(struct operation, lease_until_ms, PT_T_I64, 0),
+	PT_F(struct operation, id, PT_T_ID, PT_KEY),      PT_F(struct operation, account, PT_T_ID, 0),
+	PT_F(struct operation, agent, PT_T_ID, 0),        PT_F(struct operation, instance, PT_T_ID, 0),
+	PT_F(struct operation, type, PT_T_STR, 0),        PT_F(struct operation, state, PT_T_STR, 0),
+	PT_F(struct operation, request_key, PT_T_STR, 0), PT_F(struct operation, input, PT_T_STR, 0),
+	PT_F(struct operation, reason, PT_T_STR, 0),      PT_F(struct operation, priority, PT_T_I64, 0),
+	PT_F(struct operation, attempt, PT_T_I64, 0),     PT_F(struct operation, created_ms, PT_T_I64, 0),
+	PT_F(struct operation, deadline_ms, PT_T_I64, 0), PT_F(struct operation, lease_until_ms, PT_T_I64, 0),
 	PT_F(struct operation, ended_ms, PT_T_I64, 0),
 };
 static const struct pt_shape operation_shape = PT_SHAPE("operation", struct operation, operation_fields);
@@ -41,8 +41,9 @@ struct event {
 	char *kind, *detail;
 };
 static const struct pt_field event_fields[] = {
-	PT_F(struct event, op, PT_T_ID, PT_KEY),    PT_F(struct event, seq, PT_T_I64, PT_KEY), PT_F(struct event, at_ms, PT_T_I64, 0),
-	PT_F(struct event, kind, PT_T_STR, 0),	    PT_F(struct event, detail, PT_T_STR, 0),
+	PT_F(struct event, op, PT_T_ID, PT_KEY), PT_F(struct event, seq, PT_T_I64, PT_KEY),
+	PT_F(struct event, at_ms, PT_T_I64, 0),  PT_F(struct event, kind, PT_T_STR, 0),
+	PT_F(struct event, detail, PT_T_STR, 0),
 };
 static const struct pt_shape event_shape = PT_SHAPE("event", struct event, event_fields);
 static const struct pt_table events = { "event", &event_shape, NULL, 0 };
@@ -67,10 +68,10 @@ static _Noreturn void die(const struct pt_err *err)
 	fprintf(stderr, "bench_db: %s\n", err->msg);
 	exit(1);
 }
-#define MUST(call)                        \
-	do {                              \
-		if ((call) < 0)           \
-			die(&err);        \
+#define MUST(call)                                                                                                               \
+	do {                                                                                                                     \
+		if ((call) < 0)                                                                                                  \
+			die(&err);                                                                                               \
 	} while (0)
 
 static int64_t cpu_ns(void)
@@ -96,26 +97,28 @@ static void add_event(struct pt_tx *tx, struct event *e, const char *kind)
 /* The whole life inside one job: the pattern of rows is that of many operations side by side. */
 static void life(struct pt_tx *tx)
 {
-	struct operation op = { .account = "acc_01JD0000000000000000000000", .agent = "ag_01JD0000000000000000000000", .priority = 5 };
-	struct event e = { .at_ms = pt_wall_ms(), .detail = (char *)(uintptr_t)"instance in_01JD0000000000000000000000" };
+	struct operation op = { .account = "acc_01JD0000000000000000000000",
+				.agent = "ag_01JD0000000000000000000000",
+				.priority = 5 };
+	struct event e = { .at_ms = pt_wall_ms(), .detail = (char *)(uintptr_t) "instance in_01JD0000000000000000000000" };
 	struct result r = { .attempt = 1, .body = { .p = body, .n = sizeof(body) } };
 	struct pt_err err;
 
 	pt_id_new(op.id, "op");
 	memcpy(e.op, op.id, sizeof(op.id));
 	memcpy(r.op, op.id, sizeof(op.id));
-	op.type = (char *)(uintptr_t)"query";
-	op.state = (char *)(uintptr_t)"waiting";
+	op.type = (char *)(uintptr_t) "query";
+	op.state = (char *)(uintptr_t) "waiting";
 	op.input = input;
 	op.created_ms = e.at_ms;
 	MUST(pt_tx_insert(tx, &operations, &op, &err));
 	add_event(tx, &e, "accepted");
-	op.state = (char *)(uintptr_t)"leased";
+	op.state = (char *)(uintptr_t) "leased";
 	op.attempt = 1;
 	op.lease_until_ms = e.at_ms + 60000;
 	MUST(pt_tx_update(tx, &operations, &op, &err));
 	add_event(tx, &e, "leased");
-	op.state = (char *)(uintptr_t)"succeeded";
+	op.state = (char *)(uintptr_t) "succeeded";
 	op.ended_ms = e.at_ms;
 	MUST(pt_tx_update(tx, &operations, &op, &err));
 	add_event(tx, &e, "succeeded");
@@ -147,8 +150,8 @@ static void run(const char *dir, int group, double seconds, bool last)
 	cpu = cpu_ns() - cpu;
 	printf("    {\"group\": %d, \"lives\": %lld, \"lives_per_s\": %.0f, \"rows_per_s\": %.0f, \"lives_per_cpu_s\": %.0f, "
 	       "\"commit_ms\": %.3f}%s\n",
-	       group, (long long)n, (double)n * 1e9 / (double)wall, (double)n * ROWS_PER_LIFE * 1e9 / (double)wall, (double)n * 1e9 / (double)cpu,
-	       (double)wall / 1e6 * group / (double)n, last ? "" : ",");
+	       group, (long long)n, (double)n * 1e9 / (double)wall, (double)n * ROWS_PER_LIFE * 1e9 / (double)wall,
+	       (double)n * 1e9 / (double)cpu, (double)wall / 1e6 * group / (double)n, last ? "" : ",");
 	pt_db_close(db);
 }
 

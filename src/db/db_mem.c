@@ -1,8 +1,9 @@
 /* The database in memory: for tests, and the reference of the contract suite.  Lost at close.
  *
  * A table is a version: rows sorted once per order, in arrays of pointers.  Published versions never change: a write transaction
- * clones each table that it writes to and commit publishes the clones, so a snapshot is a reference per table and readers never wait.
- * Rows are shared by versions and immutable.  Cloning makes a write transaction cost O(rows): simple, and enough for its purpose.
+ * clones each table that it writes to and commit publishes the clones, so a snapshot is a reference per table and readers never
+ * wait. Rows are shared by versions and immutable.  Cloning makes a write transaction cost O(rows): simple, and enough for its
+ * purpose.
  *
  * Threads: `lock` guards the heads and `writing`; reference counts are atomic; a transaction belongs to one thread. */
 #include "db/backend.h"
@@ -286,7 +287,7 @@ static void change(struct mem_tx *tx, size_t table, struct row *before, struct r
 		take(tx->tables[table], l, before); /* its reference moves to the log */
 	if (after)
 		put(tx->tables[table], l, after);
-	tx->log[tx->n_log++] = (struct change){ .table = table, .before = before, .after = row_ref(after) };
+	tx->log[tx->n_log++] = (struct change) { .table = table, .before = before, .after = row_ref(after) };
 	tx->base.dirty = true;
 }
 
@@ -372,8 +373,8 @@ static int mem_get(struct pt_tx *base, const struct pt_table *t, void *rec, stru
 	return PT_OK;
 }
 
-static int mem_scan(struct pt_tx *base, const struct pt_table *t, const struct pt_scan *q, int (*fn)(void *arg, void *rec), void *arg,
-		    struct pt_err *err)
+static int mem_scan(struct pt_tx *base, const struct pt_table *t, const struct pt_scan *q, int (*fn)(void *arg, void *rec),
+		    void *arg, struct pt_err *err)
 {
 	struct mem_tx *tx = pt_container_of(base, struct mem_tx, base);
 	struct mem_db *db = db_of(base);
@@ -451,7 +452,7 @@ static int mem_begin(struct pt_db *base, bool write, struct pt_tx **ret, struct 
 		free(own);
 		return pt_fail_oom(err);
 	}
-	tx->base = (struct pt_tx){ .db = base, .write = write };
+	tx->base = (struct pt_tx) { .db = base, .write = write };
 	tx->own = own;
 	pthread_mutex_lock(&db->lock);
 	while (write && db->writing)

@@ -1,8 +1,8 @@
 /* The durable database: one SQLite file in WAL mode, synchronous=FULL: a commit is one append to the log and one fdatasync.
  *
- * One connection writes; it is handed from transaction to transaction (`writing`).  Up to MAX_READERS more read, each in a transaction
- * of its own: a snapshot that no writer waits for.  Connections are made on demand and kept with their prepared statements.
- * SQLite's own locks are off (NOMUTEX): a connection belongs to one transaction, and that to one thread, at a time.
+ * One connection writes; it is handed from transaction to transaction (`writing`).  Up to MAX_READERS more read, each in a
+ * transaction of its own: a snapshot that no writer waits for.  Connections are made on demand and kept with their prepared
+ * statements.  SQLite's own locks are off (NOMUTEX): a connection belongs to one transaction, and that to one thread, at a time.
  *
  * A lock file beside the database keeps a second gateway out: both would lease the same work. */
 #include "db/backend.h"
@@ -112,21 +112,24 @@ static void conn_free(struct sqlite_db *db, struct conn *c)
 
 static int conn_open(struct sqlite_db *db, bool write, struct conn **ret, struct pt_err *err)
 {
-	/* The cache holds the pages that a commit group changes.  Checkpoints each 16 MiB of log: the same hot pages are written to the
-	 * file once per checkpoint, not once per commit.  auto_vacuum must precede the first table, it lets maintain() shrink the file. */
+	/* The cache holds the pages that a commit group changes.  Checkpoints each 16 MiB of log: the same hot pages are
+	 * written to the file once per checkpoint, not once per commit.  auto_vacuum must precede the first table, it lets
+	 * maintain() shrink the file. */
 	static const char writer_pragmas[] = "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
 					     "PRAGMA wal_autocheckpoint=4096; PRAGMA journal_size_limit=67108864;"
 					     "PRAGMA cache_size=-8192; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY;"
 					     "PRAGMA trusted_schema=OFF";
-	static const char reader_pragmas[] = "PRAGMA query_only=ON; PRAGMA cache_size=-1024; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY;"
-					     "PRAGMA trusted_schema=OFF";
+	static const char reader_pragmas[] =
+		"PRAGMA query_only=ON; PRAGMA cache_size=-1024; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY;"
+		"PRAGMA trusted_schema=OFF";
 	struct conn *c = calloc(1, sizeof(*c) + db->n_tables * sizeof(c->tables[0]));
 	int rc = PT_OK;
 
 	if (!c)
 		return pt_fail_oom(err);
-	c->tx.base = (struct pt_tx){ .db = &db->base, .write = write };
-	if (sqlite3_open_v2(db->path, &c->h, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, NULL) != SQLITE_OK ||
+	c->tx.base = (struct pt_tx) { .db = &db->base, .write = write };
+	if (sqlite3_open_v2(db->path, &c->h, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, NULL) !=
+		    SQLITE_OK ||
 	    sqlite3_extended_result_codes(c->h, 1) != SQLITE_OK || sqlite3_busy_timeout(c->h, BUSY_MS) != SQLITE_OK)
 		rc = c->h ? pt_sql_fail(c->h, err, "open") : pt_fail_oom(err);
 	if (rc == 0 && write)
@@ -153,7 +156,8 @@ static int prepare(struct conn *c, struct pt_buf *text, sqlite3_stmt **ret, stru
 	return rc;
 }
 
-static int verb_stmt(struct conn *c, const struct pt_layout *l, size_t table, enum pt_sql_verb verb, sqlite3_stmt **ret, struct pt_err *err)
+static int verb_stmt(struct conn *c, const struct pt_layout *l, size_t table, enum pt_sql_verb verb, sqlite3_stmt **ret,
+		     struct pt_err *err)
 {
 	sqlite3_stmt **s = &c->tables[table].verb[verb];
 
@@ -214,8 +218,8 @@ static int broken(struct pt_err *err)
 	return pt_hint(err, "look at the disk: is it full, or failing?");
 }
 
-/* Before the first statement of a write transaction: begin it.  BEGIN IMMEDIATE even for a read, since no other writer is there to wait
- * for, and reads then share one lock of the file. */
+/* Before the first statement of a write transaction: begin it.  BEGIN IMMEDIATE even for a read, since no other writer is there
+ * to wait for, and reads then share one lock of the file. */
 static int start(struct sqlite_tx *tx, struct pt_err *err)
 {
 	int rc;
@@ -251,7 +255,8 @@ static int start_write(struct sqlite_tx *tx, struct pt_err *err)
 	return PT_OK;
 }
 
-/* A full disk, an I/O error or no memory may make SQLite roll back everything: then nothing of the transaction may be committed. */
+/* A full disk, an I/O error or no memory may make SQLite roll back everything: then nothing of the transaction may be
+ * committed. */
 static int after_failure(struct sqlite_tx *tx, int rc)
 {
 	if (tx->begun && sqlite3_get_autocommit(conn_of(&tx->base)->h))
@@ -332,7 +337,8 @@ static int sqlite_remove(struct pt_tx *tx, const struct pt_table *t, const void 
 	return write_row(tx, t, rec, PT_SQL_REMOVE, err);
 }
 
-static int bind_scan(sqlite3_stmt *s, const struct pt_order *o, const struct pt_scan *q, const struct pt_field *bound, struct pt_err *err)
+static int bind_scan(sqlite3_stmt *s, const struct pt_order *o, const struct pt_scan *q, const struct pt_field *bound,
+		     struct pt_err *err)
 {
 	int param = 0, rc = PT_OK, b = SQLITE_OK;
 
@@ -348,8 +354,8 @@ static int bind_scan(sqlite3_stmt *s, const struct pt_order *o, const struct pt_
 	return PT_OK;
 }
 
-static int sqlite_scan(struct pt_tx *base, const struct pt_table *t, const struct pt_scan *q, int (*fn)(void *arg, void *rec), void *arg,
-		       struct pt_err *err)
+static int sqlite_scan(struct pt_tx *base, const struct pt_table *t, const struct pt_scan *q, int (*fn)(void *arg, void *rec),
+		       void *arg, struct pt_err *err)
 {
 	struct sqlite_tx *tx = pt_container_of(base, struct sqlite_tx, base);
 	struct sqlite_db *db = db_of(base);
@@ -454,7 +460,7 @@ static int sqlite_begin(struct pt_db *base, bool write, struct pt_tx **ret, stru
 		rc = take_reader(db, &c, err);
 	if (rc < 0)
 		return rc;
-	c->tx = (struct sqlite_tx){ .base = { .db = base, .write = write } };
+	c->tx = (struct sqlite_tx) { .base = { .db = base, .write = write } };
 	if (!write) {
 		c->tx.begun = true;
 		if ((rc = run_ctl(c, BEGIN_READ, err)) < 0 || (rc = run_ctl(c, SNAPSHOT, err)) < 0) {
@@ -546,7 +552,7 @@ static int sqlite_maintain(struct pt_db *base, struct pt_err *err)
 		char text[60];
 
 		before = n_free;
-		c->tx = (struct sqlite_tx){ .base = { .db = base, .write = true } };
+		c->tx = (struct sqlite_tx) { .base = { .db = base, .write = true } };
 		snprintf(text, sizeof(text), "PRAGMA incremental_vacuum(%d)", VACUUM_PAGES);
 		rc = pt_sql_int(c->h, "PRAGMA freelist_count", &n_free, err);
 		if (rc == 0 && n_free && n_free < before)
@@ -654,12 +660,14 @@ static int open_file(struct sqlite_db *db, struct pt_err *err)
 	const char *mode = NULL;
 	int rc;
 
-	if ((rc = make_file(db->path, err)) < 0 || (rc = take_lock(db, err)) < 0 || (rc = conn_open(db, true, &db->writer, err)) < 0)
+	if ((rc = make_file(db->path, err)) < 0 || (rc = take_lock(db, err)) < 0 ||
+	    (rc = conn_open(db, true, &db->writer, err)) < 0)
 		return rc;
 	if (sqlite3_prepare_v2(db->writer->h, "PRAGMA journal_mode", -1, &s, NULL) == SQLITE_OK && sqlite3_step(s) == SQLITE_ROW)
 		mode = (const char *)sqlite3_column_text(s, 0);
 	if (!mode || strcmp(mode, "wal") != 0) {
-		(void)pt_fail(err, PT_E_UNSUPPORTED, "the file system cannot share memory between processes, which the log needs");
+		(void)pt_fail(err, PT_E_UNSUPPORTED,
+			      "the file system cannot share memory between processes, which the log needs");
 		rc = pt_hint(err, "put the database on a local file system");
 	}
 	(void)sqlite3_finalize(s);

@@ -1,5 +1,6 @@
-/* The schema at open: new databases are made from the descriptors; older ones get the numbered steps, then the tables, columns and
- * indexes that the descriptors have and they have not.  What this program does not know is a reason not to touch the database. */
+/* The schema at open: new databases are made from the descriptors; older ones get the numbered steps, then the tables, columns
+ * and indexes that the descriptors have and they have not.  What this program does not know is a reason not to touch the
+ * database. */
 #include "db/db_sqlite.h"
 #include "db/migrations.h"
 #include <stdio.h>
@@ -8,7 +9,8 @@ enum { APPLICATION_ID = 0x50535452 }; /* "PSTR" in the file's header */
 
 static int newer(struct pt_err *err, const char *what, const char *name)
 {
-	(void)pt_fail(err, PT_E_UNSUPPORTED, "the database was made by a newer postern: %s '%.80s' is not known here", what, name);
+	(void)pt_fail(err, PT_E_UNSUPPORTED, "the database was made by a newer postern: %s '%.80s' is not known here", what,
+		      name);
 	return pt_hint(err, "run the newer postern, or restore the backup made before the upgrade");
 }
 
@@ -81,7 +83,8 @@ static int complete_table(sqlite3 *h, const struct pt_layout *l, struct pt_err *
 	if (sqlite3_prepare_v2(h, "SELECT name, type, pk FROM pragma_table_info(?)", -1, &s, NULL) == SQLITE_OK &&
 	    sqlite3_bind_text(s, 1, l->table->name, -1, SQLITE_STATIC) == SQLITE_OK)
 		while (rc == 0 && (step = sqlite3_step(s)) == SQLITE_ROW) {
-			const char *name = (const char *)sqlite3_column_text(s, 0), *type = (const char *)sqlite3_column_text(s, 1);
+			const char *name = (const char *)sqlite3_column_text(s, 0),
+				   *type = (const char *)sqlite3_column_text(s, 1);
 
 			rc = name && type ? check_column(l, name, type, sqlite3_column_int(s, 2), err) : pt_fail_oom(err);
 			if (rc == 0)
@@ -142,7 +145,8 @@ static int look_at(struct found *f, const char *type, const char *name, const ch
 static int look(sqlite3 *h, struct found *f, struct pt_err *err)
 {
 	/* Without sql are the indexes that belong to a PRIMARY KEY; sqlite_* are SQLite's own tables. */
-	static const char text[] = "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+	static const char text[] =
+		"SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
 	sqlite3_stmt *s = NULL;
 	int rc = PT_OK, step = SQLITE_ERROR;
 

@@ -44,8 +44,8 @@ static void key_equals(struct pt_buf *b, const struct pt_layout *l)
 		pt_buf_fmt(b, "%s\"%s\"=?%zu", i ? " AND " : "", l->table->shape->fields[i].name, i + 1);
 }
 
-/* Rowid tables on purpose.  WITHOUT ROWID saves the key's second copy, but keeps whole rows in an index tree, whose cells spill to an
- * overflow page from about 1,000 bytes on, and the inner pages hold rows too: bench/db.c ran 1.8 times slower with it. */
+/* Rowid tables on purpose.  WITHOUT ROWID saves the key's second copy, but keeps whole rows in an index tree, whose cells spill
+ * to an overflow page from about 1,000 bytes on, and the inner pages hold rows too: bench/db.c ran 1.8 times slower with it. */
 void pt_sql_create_table(struct pt_buf *b, const struct pt_layout *l)
 {
 	pt_buf_fmt(b, "CREATE TABLE \"%s\" (", l->table->name);
@@ -61,8 +61,8 @@ void pt_sql_create_table(struct pt_buf *b, const struct pt_layout *l)
 void pt_sql_create_index(struct pt_buf *b, const struct pt_layout *l, const struct pt_order *o)
 {
 	/* A plain index carries the rest of the key too, so that it has the scan's whole order. */
-	pt_buf_fmt(b, "CREATE %sINDEX \"ix_%s_%s\" ON \"%s\" (", o->index->unique ? "UNIQUE " : "", l->table->name, o->index->name,
-		   l->table->name);
+	pt_buf_fmt(b, "CREATE %sINDEX \"ix_%s_%s\" ON \"%s\" (", o->index->unique ? "UNIQUE " : "", l->table->name,
+		   o->index->name, l->table->name);
 	names(b, o->cols, o->index->unique ? o->n_index : o->n, "", ",");
 	pt_buf_chr(b, ')');
 }
@@ -144,7 +144,8 @@ int pt_sql_bind(sqlite3_stmt *s, int param, const struct pt_field *f, const void
 	case PT_T_ID:
 	case PT_T_STR:
 		text = pt_column_text(f, rec);
-		rc = text ? sqlite3_bind_text64(s, param, text, strlen(text), SQLITE_STATIC, SQLITE_UTF8) : sqlite3_bind_null(s, param);
+		rc = text ? sqlite3_bind_text64(s, param, text, strlen(text), SQLITE_STATIC, SQLITE_UTF8)
+			  : sqlite3_bind_null(s, param);
 		break;
 	case PT_T_I64:
 		rc = sqlite3_bind_int64(s, param, *(const int64_t *)p);
@@ -167,7 +168,7 @@ int pt_sql_bind(sqlite3_stmt *s, int param, const struct pt_field *f, const void
 		break;
 	case PT_T_BYTES:
 		rc = d->p && d->n ? sqlite3_bind_blob64(s, param, d->p, d->n, SQLITE_STATIC)
-		     : d->p	  ? sqlite3_bind_zeroblob(s, param, 0)
+		     : d->p       ? sqlite3_bind_zeroblob(s, param, 0)
 				  : sqlite3_bind_null(s, param);
 		break;
 	default:

@@ -36,8 +36,9 @@ static int check_fields(struct pt_layout *l, struct pt_err *err)
 		if (!(f->flags & PT_KEY))
 			continue;
 		if (i != l->n_key || l->n_key == PT_KEY_COLS || !sortable(f))
-			return pt_fail(err, PT_E_INTERNAL, "column '%s.%s': key columns are the first (at most %d), of text or integers",
-				       t->name, f->name, PT_KEY_COLS);
+			return pt_fail(err, PT_E_INTERNAL,
+				       "column '%s.%s': key columns are the first (at most %d), of text or integers", t->name,
+				       f->name, PT_KEY_COLS);
 		l->n_key++;
 	}
 	return l->n_key ? PT_OK : pt_fail(err, PT_E_INTERNAL, "table '%s' has no key", t->name);
@@ -62,7 +63,8 @@ static int resolve_order(const struct pt_layout *l, const struct pt_index *x, st
 		const struct pt_field *f = pt_shape_field(t->shape, x->cols[i]);
 
 		if (!f || !sortable(f) || has_col(o, f))
-			return pt_fail(err, PT_E_INTERNAL, "index '%s.%s': column '%s' is not one to sort by", t->name, x->name, x->cols[i]);
+			return pt_fail(err, PT_E_INTERNAL, "index '%s.%s': column '%s' is not one to sort by", t->name, x->name,
+				       x->cols[i]);
 		o->cols[o->n++] = f;
 	}
 	o->n_index = x ? o->n : l->n_key;
@@ -142,8 +144,8 @@ int pt_layout_check(const struct pt_layout *l, const void *rec, struct pt_err *e
 	return PT_OK;
 }
 
-int pt_layout_scan(const struct pt_layout *l, const struct pt_scan *q, const struct pt_order **ret, const struct pt_field **ret_bound,
-		   struct pt_err *err)
+int pt_layout_scan(const struct pt_layout *l, const struct pt_scan *q, const struct pt_order **ret,
+		   const struct pt_field **ret_bound, struct pt_err *err)
 {
 	bool beyond = q->beyond && *q->beyond;
 	const struct pt_field *f = NULL;

@@ -28,8 +28,8 @@ size_t pt_layout_find(const struct pt_layout *l, size_t n, const struct pt_table
 /* May this record be stored?  PT_E_INVALID: an absent STR key, or a number that is none (NaN). */
 int pt_layout_check(const struct pt_layout *l, const void *rec, struct pt_err *err) PT_MUSTCHECK;
 /* The order that a scan asks for and the column of its bound (NULL = no bound); PT_E_INTERNAL when the query makes no sense. */
-int pt_layout_scan(const struct pt_layout *l, const struct pt_scan *q, const struct pt_order **ret, const struct pt_field **ret_bound,
-		   struct pt_err *err) PT_MUSTCHECK;
+int pt_layout_scan(const struct pt_layout *l, const struct pt_scan *q, const struct pt_order **ret,
+		   const struct pt_field **ret_bound, struct pt_err *err) PT_MUSTCHECK;
 
 static inline void *pt_column(const struct pt_field *f, const void *rec)
 {

@@ -1,5 +1,6 @@
-/* The numbered steps of the database's schema. Tables, columns and indexes derive from the descriptors and are added at open without
- * a step; a step is for what descriptors cannot say: data that moves, a changed key, a dropped column. Internal to src/db. */
+/* The numbered steps of the database's schema. Tables, columns and indexes derive from the descriptors and are added at open
+ * without a step; a step is for what descriptors cannot say: data that moves, a changed key, a dropped column. Internal to
+ * src/db. */
 #ifndef PT_DB_MIGRATIONS_H
 #define PT_DB_MIGRATIONS_H
 #include <stddef.h>

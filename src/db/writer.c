@@ -1,5 +1,6 @@
-/* Group commit.  The thread takes whatever is queued, runs it inside one transaction and commits once: while one commit waits for the disk
- * the next group gathers by itself, so there is no delay to tune.  Groups are bounded, so that one job's answer never waits for thousands.
+/* Group commit.  The thread takes whatever is queued, runs it inside one transaction and commits once: while one commit waits
+ * for the disk the next group gathers by itself, so there is no delay to tune.  Groups are bounded, so that one job's answer
+ * never waits for thousands.
  *
  * `lock` guards the queue, the flags and the statistics; jobs in a group belong to the thread. */
 #include "db/writer.h"
@@ -27,8 +28,8 @@ struct pt_writer {
 	struct pt_writer_stats stats;
 };
 
-/* Sleep until there is something to do.  Takes the whole queue; returns whether a group shall run; *ret_end = all is done (a kick does
- * not keep a stopped writer alive). */
+/* Sleep until there is something to do.  Takes the whole queue; returns whether a group shall run; *ret_end = all is done (a
+ * kick does not keep a stopped writer alive). */
 static bool await_work(struct pt_writer *w, struct pt_write_job **ret_jobs, bool *ret_end)
 {
 	bool kicked;
@@ -53,7 +54,7 @@ static bool await_work(struct pt_writer *w, struct pt_write_job **ret_jobs, bool
 		w->waiting = false;
 	}
 	*ret_jobs = w->queue.first;
-	w->queue = (struct job_list){ .last = &w->queue.first };
+	w->queue = (struct job_list) { .last = &w->queue.first };
 	kicked = w->kicked;
 	w->kicked = false;
 	*ret_end = w->stopping && !*ret_jobs;
@@ -220,7 +221,7 @@ int pt_writer_start(struct pt_writer **ret, struct pt_db *db, const struct pt_wr
 		return pt_fail_oom(err);
 	pt_assert(!hooks || !hooks->tick || hooks->tick_ms > 0);
 	w->db = db;
-	w->hooks = hooks ? *hooks : (struct pt_writer_hooks){ 0 };
+	w->hooks = hooks ? *hooks : (struct pt_writer_hooks) { 0 };
 	w->next_tick_ms = pt_mono_ms() + w->hooks.tick_ms;
 	w->queue.last = &w->queue.first;
 	pthread_mutex_init(&w->lock, NULL);

@@ -1,5 +1,5 @@
 /* The contract of db/db.h, run on every backend: argument "mem" or "sqlite". */
-#include "db/db.h"
+#include "db/writer.h"
 #include "../tap.h"
 #include "db_things.h"
 #include <ftw.h>
@@ -73,12 +73,15 @@ static int64_t rank_of(struct pt_tx *tx, const char *id)
 
 static void test_open(void)
 {
-	static const struct pt_field listed[] = { PT_F(struct thing, id, PT_T_ID, PT_KEY), PT_F(struct thing, raw, PT_T_STRS, 0) };
+	static const struct pt_field listed[] = { PT_F(struct thing, id, PT_T_ID, PT_KEY),
+						  PT_F(struct thing, raw, PT_T_STRS, 0) };
 	static const struct pt_field late[] = { PT_F(struct thing, rank, PT_T_I64, 0), PT_F(struct thing, id, PT_T_ID, PT_KEY) };
 	static const struct pt_field keyless[] = { PT_F(struct thing, rank, PT_T_I64, 0) };
-	static const struct pt_field shouting[] = { PT_F(struct thing, id, PT_T_ID, PT_KEY), { .name = "A b", .type = PT_T_I64 } };
+	static const struct pt_field shouting[] = { PT_F(struct thing, id, PT_T_ID, PT_KEY),
+						    { .name = "A b", .type = PT_T_I64 } };
 	static const struct pt_shape bad_shapes[] = { PT_SHAPE("a", struct thing, listed), PT_SHAPE("b", struct thing, late),
-						      PT_SHAPE("c", struct thing, keyless), PT_SHAPE("d", struct thing, shouting) };
+						      PT_SHAPE("c", struct thing, keyless),
+						      PT_SHAPE("d", struct thing, shouting) };
 	static const struct pt_index on_json[] = { { .name = "x", .cols = { "doc" } } };
 	const struct pt_table wrong_index = { .name = "thing", .shape = &thing_shape, .indexes = on_json, .n_indexes = 1 };
 	struct pt_db *db = fresh();
@@ -88,14 +91,16 @@ static void test_open(void)
 	for (size_t i = 0; i < PT_COUNT(bad_shapes); i++) {
 		const struct pt_table t = { .name = "t", .shape = &bad_shapes[i] };
 
-		ok(pt_db_open(&db, "mem:", (const struct pt_table *const[]){ &t, NULL }, &err) == PT_E_INTERNAL,
+		ok(pt_db_open(&db, "mem:", (const struct pt_table *const[]) { &t, NULL }, &err) == PT_E_INTERNAL,
 		   "a table that cannot be stored is refused: %s", err.msg);
 	}
-	ok(pt_db_open(&db, "mem:", (const struct pt_table *const[]){ &wrong_index, NULL }, &err) == PT_E_INTERNAL,
+	ok(pt_db_open(&db, "mem:", (const struct pt_table *const[]) { &wrong_index, NULL }, &err) == PT_E_INTERNAL,
 	   "so is an index on a document: %s", err.msg);
-	ok(pt_db_open(&db, "postgresql://u:secret@h/d", all_tables, &err) == PT_E_UNSUPPORTED && err.hint[0] && !strstr(err.msg, "secret"),
+	ok(pt_db_open(&db, "postgresql://u:secret@h/d", all_tables, &err) == PT_E_UNSUPPORTED && err.hint[0] &&
+		   !strstr(err.msg, "secret"),
 	   "PostgreSQL is refused in clear words: %s (%s)", err.msg, err.hint);
-	ok(pt_db_open(&db, "oracle://u:secret@h", all_tables, &err) == PT_E_INVALID && !strstr(err.msg, "secret"), "so is the unknown");
+	ok(pt_db_open(&db, "oracle://u:secret@h", all_tables, &err) == PT_E_INVALID && !strstr(err.msg, "secret"),
+	   "so is the unknown");
 }
 
 static void test_rows(void)
@@ -103,9 +108,10 @@ static void test_rows(void)
 	static const unsigned char raw[] = { 0, 1, 0, 255, 0 };
 	struct pt_db *db = fresh();
 	struct pt_tx *tx = begin(db, true);
-	struct thing t = { .id = "th_1", .owner = "o", .name = (char[1]){ 0 }, .rank = INT64_MIN, .on = true, .ratio = 0.1 }, u = { .id = "th_1" };
+	struct thing t = { .id = "th_1", .owner = "o", .name = (char[1]) { 0 }, .rank = INT64_MIN, .on = true, .ratio = 0.1 },
+		     u = { .id = "th_1" };
 
-	t.raw = (struct pt_bytes){ .p = (unsigned char *)(uintptr_t)raw, .n = sizeof(raw) };
+	t.raw = (struct pt_bytes) { .p = (unsigned char *)(uintptr_t)raw, .n = sizeof(raw) };
 	t.doc = json_pack("{s:[i,f,n,s]}", "z", 1, 2.5, "\xc3\xa9");
 	ok(pt_tx_insert(tx, &things, &t, &err) == 0, "insert");
 	ok(tx->dirty, "the transaction is dirty");
@@ -119,7 +125,7 @@ static void test_rows(void)
 	pt_shape_release(things.shape, &u);
 
 	json_decref(t.doc);
-	t = (struct thing){ .id = "th_1", .ratio = -1e300, .note = (char *)(uintptr_t)"n", .doc = json_null() };
+	t = (struct thing) { .id = "th_1", .ratio = -1e300, .note = (char *)(uintptr_t) "n", .doc = json_null() };
 	t.raw.p = (unsigned char *)(uintptr_t)raw;
 	ok(pt_tx_update(tx, &things, &t, &err) == 0, "update");
 	snprintf(u.id, sizeof(u.id), "th_1");
@@ -130,29 +136,33 @@ static void test_rows(void)
 	ok(u.raw.p && u.raw.n == 0, "empty bytes are not absent bytes");
 	pt_shape_release(things.shape, &u);
 
-	t = (struct thing){ .id = "th_2", .ratio = 0.0 / 0.0 };
+	t = (struct thing) { .id = "th_2", .ratio = 0.0 / 0.0 };
 	ok(pt_tx_insert(tx, &things, &t, &err) == PT_E_INVALID, "not a number is refused: %s", err.msg);
-	ok(pt_tx_update(tx, &things, &(struct thing){ .id = "th_9" }, &err) == PT_E_NOT_FOUND, "update of nothing");
-	ok(pt_tx_remove(tx, &things, &(struct thing){ .id = "th_9" }, &err) == PT_E_NOT_FOUND, "remove of nothing");
+	ok(pt_tx_update(tx, &things, &(struct thing) { .id = "th_9" }, &err) == PT_E_NOT_FOUND, "update of nothing");
+	ok(pt_tx_remove(tx, &things, &(struct thing) { .id = "th_9" }, &err) == PT_E_NOT_FOUND, "remove of nothing");
 	snprintf(u.id, sizeof(u.id), "th_9");
 	ok(pt_tx_get(tx, &things, &u, &err) == PT_E_NOT_FOUND && !strcmp(u.id, "th_9"), "get of nothing keeps the key");
 	ok(pt_tx_remove(tx, &things, &t, &err) == PT_E_NOT_FOUND, "th_2 was not stored");
-	ok(pt_tx_remove(tx, &things, &(struct thing){ .id = "th_1" }, &err) == 0, "remove");
+	ok(pt_tx_remove(tx, &things, &(struct thing) { .id = "th_1" }, &err) == 0, "remove");
 	ok(rank_of(tx, "th_1") == PT_E_NOT_FOUND, "gone");
 
-	ok(pt_tx_insert(tx, &things, &(struct thing){ .rank = 5 }, &err) == 0 && rank_of(tx, "") == 5, "an empty id is a key too");
-	ok(pt_tx_insert(tx, &steps, &(struct step){ .op = "op_1", .seq = -7, .text = (char *)(uintptr_t)"x" }, &err) == 0, "two key columns");
-	ok(pt_tx_insert(tx, &steps, &(struct step){ .op = "op_1", .seq = -8 }, &err) == 0, "differ in one");
-	ok(pt_tx_insert(tx, &steps, &(struct step){ .op = "op_1", .seq = -7 }, &err) == PT_E_CONFLICT, "equal in both");
-	ok(pt_tx_insert(tx, &counters, &(struct counter){ .n = INT64_MAX, .v = 3 }, &err) == 0, "an integer key");
-	ok(pt_tx_insert(tx, &counters, &(struct counter){ .n = INT64_MAX }, &err) == PT_E_CONFLICT && strstr(err.msg, "key"), "%s", err.msg);
+	ok(pt_tx_insert(tx, &things, &(struct thing) { .rank = 5 }, &err) == 0 && rank_of(tx, "") == 5,
+	   "an empty id is a key too");
+	ok(pt_tx_insert(tx, &steps, &(struct step) { .op = "op_1", .seq = -7, .text = (char *)(uintptr_t) "x" }, &err) == 0,
+	   "two key columns");
+	ok(pt_tx_insert(tx, &steps, &(struct step) { .op = "op_1", .seq = -8 }, &err) == 0, "differ in one");
+	ok(pt_tx_insert(tx, &steps, &(struct step) { .op = "op_1", .seq = -7 }, &err) == PT_E_CONFLICT, "equal in both");
+	ok(pt_tx_insert(tx, &counters, &(struct counter) { .n = INT64_MAX, .v = 3 }, &err) == 0, "an integer key");
+	ok(pt_tx_insert(tx, &counters, &(struct counter) { .n = INT64_MAX }, &err) == PT_E_CONFLICT && strstr(err.msg, "key"),
+	   "%s", err.msg);
 	{
 		struct counter c = { .n = INT64_MAX };
 		struct label l = { .name = strdup("a'b\"") };
 
 		ok(pt_tx_get(tx, &counters, &c, &err) == 0 && c.v == 3, "get by an integer");
-		ok(pt_tx_insert(tx, &labels, &(struct label){ 0 }, &err) == PT_E_INVALID, "an absent text key is refused: %s", err.msg);
-		ok(pt_tx_insert(tx, &labels, &(struct label){ .name = l.name, .v = 4 }, &err) == 0, "a text key");
+		ok(pt_tx_insert(tx, &labels, &(struct label) { 0 }, &err) == PT_E_INVALID, "an absent text key is refused: %s",
+		   err.msg);
+		ok(pt_tx_insert(tx, &labels, &(struct label) { .name = l.name, .v = 4 }, &err) == 0, "a text key");
 		ok(pt_tx_get(tx, &labels, &l, &err) == 0 && l.v == 4 && !strcmp(l.name, "a'b\""), "get by a text");
 		pt_shape_release(labels.shape, &l);
 	}
@@ -169,17 +179,18 @@ static void test_unique(void)
 {
 	struct pt_db *db = fresh();
 	struct pt_tx *tx = begin(db, true);
-	struct thing t = { .id = "b", .owner = "o", .name = (char *)(uintptr_t)"n" };
+	struct thing t = { .id = "b", .owner = "o", .name = (char *)(uintptr_t) "n" };
 
 	ok(put(tx, "a", "o", "n", 0) == 0, "first");
-	ok(put(tx, "b", "o", "n", 0) == PT_E_CONFLICT && strstr(err.msg, "thing") && strstr(err.msg, "by_name"), "conflict: %s", err.msg);
+	ok(put(tx, "b", "o", "n", 0) == PT_E_CONFLICT && strstr(err.msg, "thing") && strstr(err.msg, "by_name"), "conflict: %s",
+	   err.msg);
 	ok(rank_of(tx, "b") == PT_E_NOT_FOUND, "and nothing was written");
 	ok(put(tx, "b", "p", "n", 0) == 0 && put(tx, "c", "o", "m", 0) == 0, "differ in one column");
 	ok(put(tx, "d", "o", NULL, 0) == 0 && put(tx, "e", "o", NULL, 0) == 0, "an absent last column binds nothing");
 	ok(put(tx, "f", "", "n", 0) == 0 && put(tx, "g", "", "n", 0) == 0, "nor does an absent first one");
 	ok(put(tx, "h", "o", "", 0) == 0 && put(tx, "i", "o", "", 0) == PT_E_CONFLICT, "an empty string does");
 	ok(pt_tx_update(tx, &things, &t, &err) == PT_E_CONFLICT && strstr(err.msg, "by_name"), "update conflicts: %s", err.msg);
-	t.name = (char *)(uintptr_t)"other";
+	t.name = (char *)(uintptr_t) "other";
 	ok(pt_tx_update(tx, &things, &t, &err) == 0 && pt_tx_update(tx, &things, &t, &err) == 0, "but not with itself");
 	ok(put(tx, "j", "p", "n", 0) == 0, "the old value is free again");
 	ok(pt_tx_remove(tx, &things, &t, &err) == 0 && put(tx, "k", "o", "other", 0) == 0, "and after a remove");
@@ -227,7 +238,7 @@ static int nest(void *arg, void *rec)
 {
 	struct nested *n = arg;
 	struct counter c = { .n = n->pairs };
-	int rc = pt_tx_scan(n->tx, &things, &(struct pt_scan){ .index = &thing_indexes[1] }, count, &n->pairs, &err);
+	int rc = pt_tx_scan(n->tx, &things, &(struct pt_scan) { .index = &thing_indexes[1] }, count, &n->pairs, &err);
 
 	return rc < 0 ? rc : pt_tx_insert(n->tx, &counters, &c, &err);
 }
@@ -241,7 +252,8 @@ static void test_scan(void)
 		{ "b", "o", "n2", 1 }, { "a", "o", "n1", 2 }, { "d", "o", NULL, 2 }, { "c", "o", "n3", -5 },
 		{ "f", "p", "n1", 2 }, { "e", "p", NULL, 1 }, { "g", "", NULL, 9 },
 	};
-	static const struct thing o = { .owner = "o" }, p = { .owner = "p" }, none = { 0 }, o2 = { .owner = "o", .rank = 2 }, x = { .owner = "x" };
+	static const struct thing o = { .owner = "o" }, p = { .owner = "p" }, none = { 0 }, o2 = { .owner = "o", .rank = 2 },
+				  x = { .owner = "x" };
 	static const struct thing o_null = { .owner = "o" };
 	const struct pt_index *by_name = &thing_indexes[0], *by_rank = &thing_indexes[1];
 	const struct {
@@ -298,16 +310,19 @@ static void test_scan(void)
 		ok(put(tx, rows[i].id, rows[i].owner, rows[i].name, rows[i].rank) == 0, "row %s", rows[i].id);
 	for (int committed = 0; committed < 2; committed++) {
 		for (size_t i = 0; i < PT_COUNT(cases); i++) {
-			c = (struct collect){ 0 };
+			c = (struct collect) { 0 };
 			ok(pt_tx_scan(tx, &things, &cases[i].q, collect, &c, &err) == 0, "scan %zu", i);
 			is_str(c.text, cases[i].want, "rows of scan %zu", i);
 		}
 		for (size_t i = 0; i < PT_COUNT(wrong); i++)
-			ok(pt_tx_scan(tx, &things, &wrong[i].q, collect, &c, &err) == PT_E_INTERNAL, "%s: %s", wrong[i].what, err.msg);
-		c = (struct collect){ .stop_after = 2 };
-		ok(pt_tx_scan(tx, &things, &cases[0].q, collect, &c, &err) == 0 && !strcmp(c.text, "a b"), "the callback stops the scan");
-		c = (struct collect){ .fail_after = 2 };
-		ok(pt_tx_scan(tx, &things, &cases[0].q, collect, &c, &err) == PT_E_LIMIT && !strcmp(c.text, "a b"), "or fails it");
+			ok(pt_tx_scan(tx, &things, &wrong[i].q, collect, &c, &err) == PT_E_INTERNAL, "%s: %s", wrong[i].what,
+			   err.msg);
+		c = (struct collect) { .stop_after = 2 };
+		ok(pt_tx_scan(tx, &things, &cases[0].q, collect, &c, &err) == 0 && !strcmp(c.text, "a b"),
+		   "the callback stops the scan");
+		c = (struct collect) { .fail_after = 2 };
+		ok(pt_tx_scan(tx, &things, &cases[0].q, collect, &c, &err) == PT_E_LIMIT && !strcmp(c.text, "a b"),
+		   "or fails it");
 		ok(pt_tx_scan(tx, &things, &cases[0].q, take_name, &name, &err) == 0, "scan");
 		is_str(name, "n1", "the callback may take a member");
 		free(pt_steal(&name));
@@ -321,7 +336,8 @@ static void test_scan(void)
 	{
 		struct nested n = { .tx = tx };
 
-		ok(pt_tx_scan(tx, &things, &(struct pt_scan){ .index = by_rank }, nest, &n, &err) == 0, "a scan inside the same scan");
+		ok(pt_tx_scan(tx, &things, &(struct pt_scan) { .index = by_rank }, nest, &n, &err) == 0,
+		   "a scan inside the same scan");
 		is_int(n.pairs, 49, "sees all pairs");
 	}
 	ok(commit(tx) == 0, "and it may write to another table");
@@ -337,7 +353,7 @@ static void test_transactions(void)
 	before = begin(db, false);
 	tx = begin(db, true);
 	ok(put(tx, "b", "", NULL, 2) == 0, "a second, uncommitted");
-	ok(pt_tx_update(tx, &things, &(struct thing){ .id = "a", .rank = 10 }, &err) == 0, "and a change");
+	ok(pt_tx_update(tx, &things, &(struct thing) { .id = "a", .rank = 10 }, &err) == 0, "and a change");
 	during = begin(db, false);
 	ok(rank_of(during, "b") == PT_E_NOT_FOUND && rank_of(during, "a") == 1, "a reader sees nothing of it");
 	ok(commit(tx) == 0, "commit");
@@ -350,7 +366,8 @@ static void test_transactions(void)
 	pt_tx_rollback(after);
 
 	tx = begin(db, true);
-	ok(put(tx, "c", "", NULL, 3) == 0 && pt_tx_remove(tx, &things, &(struct thing){ .id = "a" }, &err) == 0, "write, then roll back");
+	ok(put(tx, "c", "", NULL, 3) == 0 && pt_tx_remove(tx, &things, &(struct thing) { .id = "a" }, &err) == 0,
+	   "write, then roll back");
 	pt_tx_rollback(tx);
 	tx = begin(db, true);
 	ok(rank_of(tx, "c") == PT_E_NOT_FOUND && rank_of(tx, "a") == 10, "nothing happened");
@@ -359,19 +376,23 @@ static void test_transactions(void)
 	tx = begin(db, true);
 	ok(pt_tx_mark(tx, &err) == 0 && put(tx, "m1", "", NULL, 1) == 0, "job 1");
 	ok(pt_tx_mark(tx, &err) == 0 && put(tx, "m2", "", NULL, 2) == 0, "job 2");
-	ok(pt_tx_update(tx, &things, &(struct thing){ .id = "m1", .rank = 7 }, &err) == 0, "changes the row of job 1");
-	ok(pt_tx_remove(tx, &things, &(struct thing){ .id = "a" }, &err) == 0 && put(tx, "a", "z", NULL, 4) == 0, "replaces a row");
-	ok(pt_tx_insert(tx, &counters, &(struct counter){ .n = 1 }, &err) == 0, "writes to another table");
+	ok(pt_tx_update(tx, &things, &(struct thing) { .id = "m1", .rank = 7 }, &err) == 0, "changes the row of job 1");
+	ok(pt_tx_remove(tx, &things, &(struct thing) { .id = "a" }, &err) == 0 && put(tx, "a", "z", NULL, 4) == 0,
+	   "replaces a row");
+	ok(pt_tx_insert(tx, &counters, &(struct counter) { .n = 1 }, &err) == 0, "writes to another table");
 	ok(pt_tx_undo(tx, &err) == 0, "and is undone");
 	ok(rank_of(tx, "m1") == 1 && rank_of(tx, "m2") == PT_E_NOT_FOUND && rank_of(tx, "a") == 10, "alone");
-	ok(put(tx, "m2", "", NULL, 5) == 0 && pt_tx_undo(tx, &err) == 0 && rank_of(tx, "m2") == PT_E_NOT_FOUND, "undone again to the mark");
+	ok(put(tx, "m2", "", NULL, 5) == 0 && pt_tx_undo(tx, &err) == 0 && rank_of(tx, "m2") == PT_E_NOT_FOUND,
+	   "undone again to the mark");
 	ok(pt_tx_mark(tx, &err) == 0 && pt_tx_undo(tx, &err) == 0, "an empty job is undone");
 	ok(rank_of(tx, "m1") == 1, "which does nothing to the others");
 	ok(pt_tx_mark(tx, &err) == 0 && put(tx, "m3", "", NULL, 3) == 0, "job 3");
 	ok(commit(tx) == 0, "commit");
 	tx = begin(db, true);
-	ok(rank_of(tx, "m1") == 1 && rank_of(tx, "m2") == PT_E_NOT_FOUND && rank_of(tx, "m3") == 3, "what was not undone is there");
-	ok(put(tx, "q", "", NULL, 1) == 0 && pt_tx_undo(tx, &err) == 0 && rank_of(tx, "q") == PT_E_NOT_FOUND, "begin is the first mark");
+	ok(rank_of(tx, "m1") == 1 && rank_of(tx, "m2") == PT_E_NOT_FOUND && rank_of(tx, "m3") == 3,
+	   "what was not undone is there");
+	ok(put(tx, "q", "", NULL, 1) == 0 && pt_tx_undo(tx, &err) == 0 && rank_of(tx, "q") == PT_E_NOT_FOUND,
+	   "begin is the first mark");
 	ok(put(tx, "r", "", NULL, 1) == 0 && commit(tx) == 0, "and writing goes on");
 	tx = begin(db, false);
 	ok(rank_of(tx, "r") == 1 && rank_of(tx, "q") == PT_E_NOT_FOUND, "committed");
@@ -432,8 +453,8 @@ static void test_threads(void)
 	intptr_t bad = 0;
 	void *p;
 
-	ok(pt_tx_insert(tx, &counters, &(struct counter){ .n = 1 }, &err) == 0 &&
-		   pt_tx_insert(tx, &counters, &(struct counter){ .n = 2 }, &err) == 0 && commit(tx) == 0,
+	ok(pt_tx_insert(tx, &counters, &(struct counter) { .n = 1 }, &err) == 0 &&
+		   pt_tx_insert(tx, &counters, &(struct counter) { .n = 2 }, &err) == 0 && commit(tx) == 0,
 	   "two counters");
 	for (int i = 0; i < READERS; i++)
 		pt_assert(pthread_create(&r[i], NULL, check_sum, db) == 0);
@@ -447,6 +468,78 @@ static void test_threads(void)
 	}
 	is_int(bad, 0, "%d readers beside %d writers saw whole commits in order", READERS, THREADS);
 	pt_db_close(db);
+}
+
+/* The group writer on a real backend: every third job writes two rows, the second of which exists. */
+struct add_job {
+	struct pt_write_job base;
+	int i;
+	pthread_mutex_t *lock; /* guards what follows */
+	pthread_cond_t *all_done;
+	int *left, *wrong;
+};
+
+static int run_add(struct pt_tx *tx, struct pt_write_job *base, struct pt_err *e)
+{
+	struct add_job *j = pt_container_of(base, struct add_job, base);
+	int rc = pt_tx_insert(tx, &counters, &(struct counter) { .n = j->i }, e);
+
+	return rc == 0 && j->i % 3 == 0 ? pt_tx_insert(tx, &counters, &(struct counter) { .n = 1 }, e) : rc;
+}
+
+static void done_add(struct pt_write_job *base, int rc)
+{
+	struct add_job *j = pt_container_of(base, struct add_job, base);
+
+	pthread_mutex_lock(j->lock);
+	*j->wrong += rc != (j->i % 3 == 0 ? PT_E_CONFLICT : 0);
+	if (!--*j->left)
+		pthread_cond_signal(j->all_done);
+	pthread_mutex_unlock(j->lock);
+}
+
+static int check_added(void *arg, void *rec)
+{
+	int64_t *state = arg; /* rows, wrong rows */
+
+	state[0]++;
+	state[1] += ((struct counter *)rec)->n % 3 == 0;
+	return 0;
+}
+
+static void test_writer(void)
+{
+	enum { JOBS = 1500 };
+	struct add_job *jobs = calloc(JOBS + 1, sizeof(*jobs));
+	pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	pthread_cond_t all_done = PTHREAD_COND_INITIALIZER;
+	int left = JOBS, wrong = 0;
+	int64_t state[2] = { 0 };
+	struct pt_writer *w = NULL;
+	struct pt_db *db = fresh();
+	struct pt_tx *tx;
+
+	pt_assert(jobs && pt_writer_start(&w, db, NULL, &err) == 0);
+	for (int i = 1; i <= JOBS; i++) {
+		jobs[i] = (struct add_job) { .base = { .run = run_add, .done = done_add }, .i = i, .lock = &lock };
+		jobs[i].all_done = &all_done;
+		jobs[i].left = &left;
+		jobs[i].wrong = &wrong;
+		pt_writer_submit(w, &jobs[i].base);
+	}
+	pthread_mutex_lock(&lock);
+	while (left)
+		pthread_cond_wait(&all_done, &lock);
+	pthread_mutex_unlock(&lock);
+	is_int(wrong, 0, "the group writer: each job gets its own outcome");
+	tx = begin(db, false);
+	ok(pt_tx_scan(tx, &counters, &(struct pt_scan) { 0 }, check_added, state, &err) == 0, "scan");
+	pt_tx_rollback(tx);
+	is_int(state[0], JOBS / 3 * 2, "what it told is there");
+	is_int(state[1], 0, "and nothing of failed jobs");
+	pt_writer_stop(w);
+	pt_db_close(db);
+	free(jobs);
 }
 
 /* Random operations against an array. */
@@ -547,7 +640,7 @@ static bool random_read(struct pt_tx *tx, const struct model *m)
 	struct ranked r = { .m = m, .desc = rnd(2), .less_than = (int64_t)rnd(9) - 4 };
 	struct thing match = { 0 };
 
-	if (rank_of(tx, ((struct thing){ .id = { 'i', (char)('0' + i / 10), (char)('0' + i % 10) } }).id) !=
+	if (rank_of(tx, ((struct thing) { .id = { 'i', (char)('0' + i / 10), (char)('0' + i % 10) } }).id) !=
 	    (m->row[i].there ? m->row[i].rank : PT_E_NOT_FOUND))
 		return false;
 	if (owner)
@@ -555,12 +648,12 @@ static bool random_read(struct pt_tx *tx, const struct model *m)
 	for (int k = 0; k < IDS; k++)
 		n += m->row[k].there && m->row[k].owner == owner && m->row[k].rank < r.less_than;
 	if (pt_tx_scan(tx, &things,
-		       &(struct pt_scan){ .index = &thing_indexes[1],
-					  .match = &match,
-					  .n_eq = 1,
-					  .desc = r.desc,
-					  .has_less_than = true,
-					  .less_than = r.less_than },
+		       &(struct pt_scan) { .index = &thing_indexes[1],
+					   .match = &match,
+					   .n_eq = 1,
+					   .desc = r.desc,
+					   .has_less_than = true,
+					   .less_than = r.less_than },
 		       check_ranked, &r, &err) < 0)
 		return false;
 	return !r.bad && r.n == n;
@@ -633,6 +726,7 @@ int main(int argc, char **argv)
 	test_scan();
 	test_transactions();
 	test_threads();
+	test_writer();
 	test_model();
 	(void)nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS); /* a folder left in /tmp fails nobody */
 	return tap_end();

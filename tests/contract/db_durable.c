@@ -1,5 +1,5 @@
-/* What only a database on disk can promise: data survives close and kill -9, old files migrate, newer, foreign, damaged and used ones are
- * refused, and a full disk fails work without losing what was there. */
+/* What only a database on disk can promise: data survives close and kill -9, old files migrate, newer, foreign, damaged and
+ * used ones are refused, and a full disk fails work without losing what was there. */
 #include "db/db.h"
 #include "../tap.h"
 #include "db_things.h"
@@ -58,7 +58,7 @@ static int64_t sum_of(struct pt_db *db)
 
 	if (rc < 0)
 		return rc;
-	rc = pt_tx_scan(tx, &things, &(struct pt_scan){ 0 }, sum, &n, &err);
+	rc = pt_tx_scan(tx, &things, &(struct pt_scan) { 0 }, sum, &n, &err);
 	pt_tx_rollback(tx);
 	return rc < 0 ? rc : n;
 }
@@ -83,7 +83,7 @@ static void test_reopen(void)
 
 	new_path();
 	db = open_with(all_tables);
-	ok(db && insert(db, &(struct thing){ .id = "a", .rank = 5 }) == 0, "the folders are made, a row is stored");
+	ok(db && insert(db, &(struct thing) { .id = "a", .rank = 5 }) == 0, "the folders are made, a row is stored");
 	ok(stat(path, &st) == 0 && (st.st_mode & 07777) == 0600, "the file is for its owner only");
 	snprintf(pid, sizeof(pid), "(pid %d)", (int)getpid());
 	ok(pt_db_open(&second, url, all_tables, &err) == PT_E_CONFLICT && strstr(err.msg, pid) && err.hint[0],
@@ -93,8 +93,8 @@ static void test_reopen(void)
 	ok(db && sum_of(db) == 5, "it is there after close and open");
 	pt_db_close(db);
 	ok(pt_db_open(&db, "sqlite:", all_tables, &err) == PT_E_INVALID, "a path is needed: %s", err.msg);
-	ok(pt_db_open(&db, "sqlite:/dev/null/x.db", all_tables, &err) < 0 && strstr(err.msg, "/dev/null/x.db"), "and a possible one: %s",
-	   err.msg);
+	ok(pt_db_open(&db, "sqlite:/dev/null/x.db", all_tables, &err) < 0 && strstr(err.msg, "/dev/null/x.db"),
+	   "and a possible one: %s", err.msg);
 	snprintf(url, sizeof(url), "sqlite:%s", dir);
 	ok(pt_db_open(&db, url, all_tables, &err) == PT_E_INVALID, "a folder is none: %s", err.msg);
 }
@@ -116,14 +116,16 @@ static void test_refused(void)
 		new_path();
 		pt_db_close(open_with(all_tables));
 		alter(newer[i]);
-		ok(pt_db_open(&db, url, all_tables, &err) == PT_E_UNSUPPORTED && strstr(err.msg, "newer postern") && err.hint[0], "refused: %s (%s)",
-		   err.msg, err.hint);
+		ok(pt_db_open(&db, url, all_tables, &err) == PT_E_UNSUPPORTED && strstr(err.msg, "newer postern") && err.hint[0],
+		   "refused: %s (%s)", err.msg, err.hint);
 	}
 	new_path();
 	alter("CREATE TABLE recipes (id INTEGER PRIMARY KEY, soup TEXT)");
-	ok(pt_db_open(&db, url, all_tables, &err) == PT_E_INVALID && strstr(err.msg, "another program"), "another program's: %s", err.msg);
+	ok(pt_db_open(&db, url, all_tables, &err) == PT_E_INVALID && strstr(err.msg, "another program"), "another program's: %s",
+	   err.msg);
 	f = fopen(path, "r");
-	ok(f && fseek(f, 18, SEEK_SET) == 0 && fgetc(f) == 1 && fclose(f) == 0, "and left as it was: its header does not ask for a log");
+	ok(f && fseek(f, 18, SEEK_SET) == 0 && fgetc(f) == 1 && fclose(f) == 0,
+	   "and left as it was: its header does not ask for a log");
 
 	new_path();
 	f = fopen(path, "w");
@@ -133,7 +135,9 @@ static void test_refused(void)
 	new_path();
 	db = open_with(all_tables);
 	for (int i = 0; i < 200; i++) {
-		struct thing t = { .note = (char *)(uintptr_t)"a row that fills pages of the table, so that there is something to damage" };
+		struct thing t = {
+			.note = (char *)(uintptr_t) "a row that fills pages of the table, so that there is something to damage"
+		};
 
 		snprintf(t.id, sizeof(t.id), "t%03d", i);
 		pt_assert(insert(db, &t) == 0);
@@ -155,35 +159,41 @@ static void test_refused(void)
 /* The table as an older release had it: fewer columns, another index. */
 static void test_migrate(void)
 {
-	static const struct pt_shape old_shape = { .name = "thing", .size = sizeof(struct thing), .fields = thing_fields, .n = 3 };
-	static const struct pt_index old_index[] = { { .name = "by_rank", .cols = { "owner" } }, { .name = "gone", .cols = { "name" } } };
+	static const struct pt_shape old_shape = {
+		.name = "thing", .size = sizeof(struct thing), .fields = thing_fields, .n = 3
+	};
+	static const struct pt_index old_index[] = { { .name = "by_rank", .cols = { "owner" } },
+						     { .name = "gone", .cols = { "name" } } };
 	static const struct pt_table old_things = { "thing", &old_shape, old_index, PT_COUNT(old_index) };
-	struct thing t = { .id = "a", .owner = "o", .name = (char *)(uintptr_t)"n" }, match = { .owner = "o" };
+	struct thing t = { .id = "a", .owner = "o", .name = (char *)(uintptr_t) "n" }, match = { .owner = "o" };
 	struct pt_tx *tx;
 	int64_t n = 100;
 	struct pt_db *db;
 
 	new_path();
-	db = open_with((const struct pt_table *const[]){ &old_things, NULL });
-	ok(db && pt_db_begin(db, true, &tx, &err) == 0 && pt_tx_insert(tx, &old_things, &t, &err) == 0 && pt_tx_commit(tx, &err) == 0,
+	db = open_with((const struct pt_table *const[]) { &old_things, NULL });
+	ok(db && pt_db_begin(db, true, &tx, &err) == 0 && pt_tx_insert(tx, &old_things, &t, &err) == 0 &&
+		   pt_tx_commit(tx, &err) == 0,
 	   "a row by the older release");
 	pt_db_close(db);
 	db = open_with(all_tables);
 	ok(db && pt_db_begin(db, false, &tx, &err) == 0, "opened by the newer one");
-	t = (struct thing){ .id = "a" };
+	t = (struct thing) { .id = "a" };
 	ok(pt_tx_get(tx, &things, &t, &err) == 0 && !strcmp(t.owner, "o") && !t.note && t.rank == 0 && !t.doc && !t.raw.p,
 	   "the row has the new columns, empty");
 	pt_shape_release(things.shape, &t);
-	ok(pt_tx_scan(tx, &things, &(struct pt_scan){ .index = &thing_indexes[1], .match = &match, .n_eq = 2 }, sum, &n, &err) == 0 && n == 100,
+	ok(pt_tx_scan(tx, &things, &(struct pt_scan) { .index = &thing_indexes[1], .match = &match, .n_eq = 2 }, sum, &n, &err) ==
+			   0 &&
+		   n == 100,
 	   "a zero of a new column is found by its index");
 	pt_tx_rollback(tx);
-	ok(insert(db, &(struct thing){ .id = "b", .owner = "o", .name = (char *)(uintptr_t)"n" }) == PT_E_CONFLICT &&
+	ok(insert(db, &(struct thing) { .id = "b", .owner = "o", .name = (char *)(uintptr_t) "n" }) == PT_E_CONFLICT &&
 		   strstr(err.msg, "by_name"),
 	   "the new unique index holds");
-	ok(insert(db, &(struct thing){ .id = "b", .rank = 7 }) == 0, "and rows are written");
+	ok(insert(db, &(struct thing) { .id = "b", .rank = 7 }) == 0, "and rows are written");
 	pt_db_close(db);
-	ok(pt_db_open(&db, url, (const struct pt_table *const[]){ &old_things, NULL }, &err) == PT_E_UNSUPPORTED, "the older one refuses it now: %s",
-	   err.msg);
+	ok(pt_db_open(&db, url, (const struct pt_table *const[]) { &old_things, NULL }, &err) == PT_E_UNSUPPORTED,
+	   "the older one refuses it now: %s", err.msg);
 }
 
 /* No file may grow past a limit: what a full disk looks like to the program. */
@@ -208,7 +218,7 @@ static void test_disk_full(void)
 	(void)signal(SIGXFSZ, SIG_IGN);
 	new_path();
 	db = open_with(all_tables);
-	ok(db && insert(db, &(struct thing){ .id = "first", .rank = 1 }) == 0, "one row");
+	ok(db && insert(db, &(struct thing) { .id = "first", .rank = 1 }) == 0, "one row");
 	for (int rows = 20; rows <= 400; rows += 380) { /* 1.2 MB fit in the cache and fail at commit, 24 MB fail before it */
 		struct pt_tx *tx;
 		int rc = 0, n = 0;
@@ -224,14 +234,15 @@ static void test_disk_full(void)
 		ok((rc < 0) == (rows > 100), "%d of %d rows", n, rows);
 		if (rc < 0) {
 			ok(rc == PT_E_IO && err.hint[0], "insert: %s (%s)", err.msg, err.hint);
-			ok(pt_tx_insert(tx, &things, &(struct thing){ .id = "late" }, &err) == PT_E_IO && pt_tx_undo(tx, &err) == PT_E_IO,
+			ok(pt_tx_insert(tx, &things, &(struct thing) { .id = "late" }, &err) == PT_E_IO &&
+				   pt_tx_undo(tx, &err) == PT_E_IO,
 			   "nothing more can be done in this transaction: %s", err.msg);
 		}
 		ok(pt_tx_commit(tx, &err) == PT_E_IO && err.hint[0], "commit: %s (%s)", err.msg, err.hint);
 		limit_files(RLIM_INFINITY);
 		is_int(sum_of(db), 1, "what was there stays");
 	}
-	ok(insert(db, &(struct thing){ .id = "second", .rank = 2 }) == 0 && sum_of(db) == 3, "with room again, work goes on");
+	ok(insert(db, &(struct thing) { .id = "second", .rank = 2 }) == 0 && sum_of(db) == 3, "with room again, work goes on");
 	pt_db_close(db);
 	db = open_with(all_tables);
 	ok(db && sum_of(db) == 3 && db->ops->maintain(db, &err) == 0, "and the file is whole");
@@ -270,7 +281,8 @@ static void test_shrink(void)
 	pt_db_close(db);
 }
 
-/* A child commits row after row, each a row in two tables and a counter, and tells the number of each when its commit has returned. */
+/* A child commits row after row, each a row in two tables and a counter, and tells the number of each when its commit has
+ * returned. */
 static _Noreturn void commit_rows(int ack)
 {
 	struct counter c = { .n = 1 };
@@ -280,8 +292,8 @@ static _Noreturn void commit_rows(int ack)
 	if (!db)
 		_exit(1);
 	for (;;) {
-		struct thing t = { .note = (char *)(uintptr_t)"note" };
-		struct step s = { .op = "op", .text = (char *)(uintptr_t)"text" };
+		struct thing t = { .note = (char *)(uintptr_t) "note" };
+		struct step s = { .op = "op", .text = (char *)(uintptr_t) "text" };
 		bool first;
 
 		if (pt_db_begin(db, true, &tx, &err) < 0)
@@ -351,8 +363,8 @@ static void test_kill(void)
 
 		db = open_with(all_tables);
 		pt_assert(db && pt_db_begin(db, false, &tx, &err) == 0);
-		bad += pt_tx_scan(tx, &things, &(struct pt_scan){ 0 }, check_thing, &t, &err) < 0;
-		bad += pt_tx_scan(tx, &steps, &(struct pt_scan){ 0 }, check_step, &s, &err) < 0;
+		bad += pt_tx_scan(tx, &things, &(struct pt_scan) { 0 }, check_thing, &t, &err) < 0;
+		bad += pt_tx_scan(tx, &steps, &(struct pt_scan) { 0 }, check_step, &s, &err) < 0;
 		bad += pt_tx_get(tx, &counters, &c, &err) < 0;
 		pt_tx_rollback(tx);
 		bad += db->ops->maintain(db, &err) < 0;
@@ -361,8 +373,8 @@ static void test_kill(void)
 		lost += t.n < acked ? acked - t.n : 0;
 		in_doubt += t.n - acked;
 	}
-	ok(acked > KILLS, "%lld rows acknowledged over %d kills, %lld more committed before their acknowledgement", (long long)acked, KILLS,
-	   (long long)in_doubt);
+	ok(acked > KILLS, "%lld rows acknowledged over %d kills, %lld more committed before their acknowledgement",
+	   (long long)acked, KILLS, (long long)in_doubt);
 	is_int(lost, 0, "no acknowledged row is lost");
 	is_int(bad, 0, "every transaction is whole or absent");
 }

@@ -13,9 +13,9 @@ struct thing {
 	struct pt_bytes raw;
 };
 static const struct pt_field thing_fields[] = {
-	PT_F(struct thing, id, PT_T_ID, PT_KEY),   PT_F(struct thing, owner, PT_T_ID, 0), PT_F(struct thing, name, PT_T_STR, 0),
-	PT_F(struct thing, note, PT_T_STR, 0),	   PT_F(struct thing, rank, PT_T_I64, 0), PT_F(struct thing, on, PT_T_BOOL, 0),
-	PT_F(struct thing, ratio, PT_T_F64, 0),	   PT_F(struct thing, doc, PT_T_JSON, 0), PT_F(struct thing, raw, PT_T_BYTES, 0),
+	PT_F(struct thing, id, PT_T_ID, PT_KEY), PT_F(struct thing, owner, PT_T_ID, 0), PT_F(struct thing, name, PT_T_STR, 0),
+	PT_F(struct thing, note, PT_T_STR, 0),   PT_F(struct thing, rank, PT_T_I64, 0), PT_F(struct thing, on, PT_T_BOOL, 0),
+	PT_F(struct thing, ratio, PT_T_F64, 0),  PT_F(struct thing, doc, PT_T_JSON, 0), PT_F(struct thing, raw, PT_T_BYTES, 0),
 };
 static const struct pt_shape thing_shape = PT_SHAPE("thing", struct thing, thing_fields);
 static const struct pt_index thing_indexes[] = {

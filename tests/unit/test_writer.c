@@ -14,8 +14,8 @@ struct fake {
 	struct pt_tx tx;
 	pthread_mutex_t lock;
 	pthread_cond_t gate;
-	bool closed; /* commits wait while the gate is closed */
-	int waiting; /* commits at the gate */
+	bool closed;                            /* commits wait while the gate is closed */
+	int waiting;                            /* commits at the gate */
 	int fail_begin, fail_commit, fail_undo; /* so many times from now */
 	int numbers[MAX], n, n_durable, mark;
 };
@@ -31,7 +31,7 @@ static int fake_begin(struct pt_db *db, bool write, struct pt_tx **ret, struct p
 
 	if (f->fail_begin && f->fail_begin--)
 		return pt_fail(err, PT_E_UNAVAILABLE, "begin fails");
-	f->tx = (struct pt_tx){ .db = db, .write = write };
+	f->tx = (struct pt_tx) { .db = db, .write = write };
 	*ret = &f->tx;
 	return PT_OK;
 }
@@ -243,7 +243,8 @@ static void test_threads(void)
 	for (int i = 0; i < THREADS * PER_THREAD; i++) {
 		struct job *j = &jobs[i];
 
-		bad += !atomic_load(&j->done) || j->rc != j->fail || seen[i] != (j->fail == 0) || j->was_durable != (j->fail == 0);
+		bad += !atomic_load(&j->done) || j->rc != j->fail || seen[i] != (j->fail == 0) ||
+		       j->was_durable != (j->fail == 0);
 		failed += j->fail != 0;
 	}
 	is_int(bad, 0, "jobs of %d threads: durable when done() is told, failed ones undone alone", THREADS);
@@ -300,8 +301,8 @@ static void test_failures(void)
 	ok(jobs[1].rc == 0 && jobs[1].was_durable, "the next group is committed");
 	ok(jobs[2].rc == PT_E_STALE && !jobs[2].was_durable, "without its failed job");
 	pt_writer_stop(w);
-	ok(h.before == 2 && h.after_ok == 1 && h.after_failed == 1, "hooks: before %d, after %d, after failure %d", h.before, h.after_ok,
-	   h.after_failed);
+	ok(h.before == 2 && h.after_ok == 1 && h.after_failed == 1, "hooks: before %d, after %d, after failure %d", h.before,
+	   h.after_ok, h.after_failed);
 	ok(durable(&f, 1000001) && !durable(&f, 1000000), "what before_commit wrote shares the fate of its group");
 
 	/* One group of two good jobs and a failing one: each way to lose the group. */
@@ -332,7 +333,8 @@ static void test_failures(void)
 		submit(w, &jobs[4], &f, 4, 0);
 		pt_writer_stop(w);
 		ok(jobs[4].rc == 0 && jobs[4].was_durable && durable(&f, 4), "and the writer goes on");
-		ok(way != 3 || (!durable(&f, 1000001) && durable(&f, 1000000) && h.after_ok == 3), "a failing hook loses its own writes only");
+		ok(way != 3 || (!durable(&f, 1000001) && durable(&f, 1000000) && h.after_ok == 3),
+		   "a failing hook loses its own writes only");
 	}
 }
 
@@ -349,12 +351,13 @@ static void test_hooks(void)
 	while (atomic_load(&h.ticks) < 4 && pt_mono_ms() < end)
 		sched_yield();
 	pt_writer_stop(w);
-	ok(h.ticks >= 4 && !durable(&f, 2000000) && durable(&f, 2000001) && durable(&f, 2000002), "ticks come; a failed one is rolled back");
-	ok(h.after_failed == 1 && h.before >= 2 && h.after_ok >= 5, "a tick that wrote is followed by a group: before %d, after %d", h.before,
-	   h.after_ok);
+	ok(h.ticks >= 4 && !durable(&f, 2000000) && durable(&f, 2000001) && durable(&f, 2000002),
+	   "ticks come; a failed one is rolled back");
+	ok(h.after_failed == 1 && h.before >= 2 && h.after_ok >= 5,
+	   "a tick that wrote is followed by a group: before %d, after %d", h.before, h.after_ok);
 
 	memset(&h, 0, sizeof(h));
-	start(&(const struct pt_writer_hooks){ .arg = &h, .before_commit = before_commit, .after_commit = after_commit });
+	start(&(const struct pt_writer_hooks) { .arg = &h, .before_commit = before_commit, .after_commit = after_commit });
 	pt_writer_kick(w);
 	while (atomic_load(&h.after_ok) < 1 && pt_mono_ms() < end)
 		sched_yield();
