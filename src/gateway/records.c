@@ -71,43 +71,35 @@ FIELDS(result) = { KEY(struct pt_rec_result, operation), PT_F(struct pt_rec_resu
 		   STR(struct pt_rec_result, blob),	 I64(struct pt_rec_result, stored_at) };
 SHAPE(result)
 
-/* Indexes stand alone so that scans can name them; a table lists copies of the pointers' content. */
-#define USERS_BY_NAME	     { .name = "users_by_name", .cols = { "account", "name" }, .unique = true }
-#define TOKENS_BY_HASH	     { .name = "tokens_by_hash", .cols = { "hash" }, .unique = true }
-#define TOKENS_BY_USER	     { .name = "tokens_by_user", .cols = { "account", "user" } }
-#define AGENTS_BY_NAME	     { .name = "agents_by_name", .cols = { "account", "name" }, .unique = true }
-#define KEYS_BY_AGENT	     { .name = "keys_by_agent", .cols = { "agent" } }
-#define INTEGRATIONS_BY_NAME { .name = "integrations_by_name", .cols = { "account", "name" }, .unique = true }
-#define INTEGRATIONS_BY_AGENT { .name = "integrations_by_agent", .cols = { "agent" } }
-#define OPERATIONS_BY_QUEUE  { .name = "operations_by_queue", .cols = { "agent", "queue", "rank" } }
-#define OPERATIONS_BY_ACCOUNT { .name = "operations_by_account", .cols = { "account", "id" } }
-#define OPERATIONS_BY_DUE    { .name = "operations_by_due", .cols = { "due" } }
-#define OPERATIONS_BY_IDEMPOTENCY { .name = "operations_by_idempotency", .cols = { "account", "idempotency_key" }, .unique = true }
-#define LEASES_BY_UNTIL	     { .name = "leases_by_until", .cols = { "until" } }
 
-#define RESULTS_BY_BLOB	     { .name = "results_by_blob", .cols = { "blob" } }
-
-const struct pt_index pt_users_by_name = USERS_BY_NAME, pt_tokens_by_hash = TOKENS_BY_HASH, pt_tokens_by_user = TOKENS_BY_USER,
-		      pt_agents_by_name = AGENTS_BY_NAME, pt_keys_by_agent = KEYS_BY_AGENT,
-		      pt_integrations_by_name = INTEGRATIONS_BY_NAME, pt_integrations_by_agent = INTEGRATIONS_BY_AGENT,
-		      pt_operations_by_queue = OPERATIONS_BY_QUEUE, pt_operations_by_account = OPERATIONS_BY_ACCOUNT,
-		      pt_operations_by_due = OPERATIONS_BY_DUE, pt_operations_by_idempotency = OPERATIONS_BY_IDEMPOTENCY,
-		      pt_leases_by_until = LEASES_BY_UNTIL, pt_results_by_blob = RESULTS_BY_BLOB;
 
 #define TABLE(var, text, kind, ...)                                                                                          \
 	static const struct pt_index kind##_indexes[] = { __VA_ARGS__ };                                                     \
 	const struct pt_table var = { .name = text, .shape = &kind##_shape, .indexes = kind##_indexes, .n_indexes = PT_COUNT(kind##_indexes) }
 
 const struct pt_table pt_accounts = { .name = "accounts", .shape = &account_shape };
-TABLE(pt_users, "users", user, USERS_BY_NAME);
-TABLE(pt_tokens, "tokens", token, TOKENS_BY_HASH, TOKENS_BY_USER);
-TABLE(pt_agents, "agents", agent, AGENTS_BY_NAME);
-TABLE(pt_keys, "keys", key, KEYS_BY_AGENT);
-TABLE(pt_integrations, "integrations", integration, INTEGRATIONS_BY_NAME, INTEGRATIONS_BY_AGENT);
-TABLE(pt_operations, "operations", operation, OPERATIONS_BY_QUEUE, OPERATIONS_BY_ACCOUNT, OPERATIONS_BY_DUE, OPERATIONS_BY_IDEMPOTENCY);
-TABLE(pt_leases, "leases", lease, LEASES_BY_UNTIL);
+TABLE(pt_users, "users", user,
+      { .name = "users_by_name", .cols = { "account", "name" }, .unique = true });
+TABLE(pt_tokens, "tokens", token,
+      { .name = "tokens_by_hash", .cols = { "hash" }, .unique = true },
+      { .name = "tokens_by_user", .cols = { "account", "user" } });
+TABLE(pt_agents, "agents", agent,
+      { .name = "agents_by_name", .cols = { "account", "name" }, .unique = true });
+TABLE(pt_keys, "keys", key,
+      { .name = "keys_by_agent", .cols = { "agent" } });
+TABLE(pt_integrations, "integrations", integration,
+      { .name = "integrations_by_name", .cols = { "account", "name" }, .unique = true },
+      { .name = "integrations_by_agent", .cols = { "agent" } });
+TABLE(pt_operations, "operations", operation,
+      { .name = "operations_by_queue", .cols = { "agent", "queue", "rank" } },
+      { .name = "operations_by_account", .cols = { "account", "id" } },
+      { .name = "operations_by_due", .cols = { "due" } },
+      { .name = "operations_by_idempotency", .cols = { "account", "idempotency_key" }, .unique = true });
+TABLE(pt_leases, "leases", lease,
+      { .name = "leases_by_until", .cols = { "until" } });
 const struct pt_table pt_events = { .name = "events", .shape = &event_shape };
-TABLE(pt_results, "results", result, RESULTS_BY_BLOB);
+TABLE(pt_results, "results", result,
+      { .name = "results_by_blob", .cols = { "blob" } });
 
 const struct pt_table *const pt_gateway_tables[] = { &pt_accounts,   &pt_users,	 &pt_tokens, &pt_agents, &pt_keys, &pt_integrations,
 						     &pt_operations, &pt_leases, &pt_events, &pt_results, NULL };

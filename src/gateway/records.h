@@ -85,9 +85,20 @@ struct pt_rec_result {
 extern const struct pt_table pt_accounts, pt_users, pt_tokens, pt_agents, pt_keys, pt_integrations, pt_operations, pt_leases, pt_events,
 	pt_results;
 extern const struct pt_table *const pt_gateway_tables[];
-extern const struct pt_index pt_users_by_name, pt_tokens_by_hash, pt_tokens_by_user, pt_agents_by_name, pt_keys_by_agent,
-	pt_integrations_by_name, pt_integrations_by_agent, pt_operations_by_queue, pt_operations_by_account, pt_operations_by_due,
-	pt_operations_by_idempotency, pt_leases_by_until, pt_results_by_blob;
+/* The indexes that scans name (`&pt_agents_by_name`), in the order of their tables in records.c. */
+#define pt_users_by_name	     pt_users.indexes[0]
+#define pt_tokens_by_hash	     pt_tokens.indexes[0]
+#define pt_tokens_by_user	     pt_tokens.indexes[1]
+#define pt_agents_by_name	     pt_agents.indexes[0]
+#define pt_keys_by_agent	     pt_keys.indexes[0]
+#define pt_integrations_by_name	     pt_integrations.indexes[0]
+#define pt_integrations_by_agent     pt_integrations.indexes[1]
+#define pt_operations_by_queue	     pt_operations.indexes[0]
+#define pt_operations_by_account     pt_operations.indexes[1]
+#define pt_operations_by_due	     pt_operations.indexes[2]
+#define pt_operations_by_idempotency pt_operations.indexes[3]
+#define pt_leases_by_until	     pt_leases.indexes[0]
+#define pt_results_by_blob	     pt_results.indexes[0]
 
 /* Declare a record that releases itself at the end of its scope. */
 void pt_rec_account_release(struct pt_rec_account *r);

@@ -62,7 +62,7 @@ static const struct pt_field limits_fields[] = {
 const struct pt_shape pt_limits_shape = PT_SHAPE("limits", struct pt_limits, limits_fields);
 
 static const struct pt_field operation_new_fields[] = {
-	PT_F(struct pt_operation_new, agent, PT_T_STR, PT_REQUIRED, .min = 1, .max = NAME_MAX_BYTES,
+	PT_F(struct pt_operation_new, agent, PT_T_STR, 0, .min = 1, .max = NAME_MAX_BYTES,
 	     .help = "id or name of the agent that shall run it"),
 	PT_F(struct pt_operation_new, type, PT_T_STR, PT_REQUIRED, .min = 1, .max = 64, .help = "operation type, such as query"),
 	PT_F(struct pt_operation_new, integration, PT_T_STR, 0, .min = 1, .max = NAME_MAX_BYTES,

@@ -77,8 +77,6 @@ static const struct {
 	{ &pt_limits_shape, "{\"max_columns\":1}", "unknown member 'max_columns' in limits" },
 	{ &pt_limits_shape, "[]", "expected an object, got an array" },
 	{ &pt_limits_shape, "{\"max_rows\":1,\"max_rows\":2}", "duplicate" },
-	{ &pt_operation_new_shape, "{\"type\":\"query\",\"input\":{}}", "missing member 'agent'" },
-	{ &pt_operation_new_shape, "{\"agent\":null,\"type\":\"query\",\"input\":{}}", "missing member 'agent'" },
 	{ &pt_operation_new_shape, "{\"agent\":\"\",\"type\":\"query\",\"input\":{}}", "agent: 0 bytes, at least 1" },
 	{ &pt_operation_new_shape, "{\"agent\":\"a\",\"input\":{}}", "missing member 'type'" },
 	{ &pt_operation_new_shape, "{\"agent\":\"a\",\"type\":\"query\"}", "missing member 'input'" },
