@@ -25,7 +25,7 @@ struct pt_table {
 /* A list query: rows whose leading index columns equal those of `match` (a record of the table; n_eq columns), in the order of
  * the remaining index columns and the key. */
 struct pt_scan {
-	const struct pt_index *index; /* NULL = primary key */
+	const struct pt_index *index; /* of the table, or a copy of it (known by its name); NULL = primary key */
 	const void *match;
 	unsigned n_eq;
 	bool desc;

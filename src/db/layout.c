@@ -152,7 +152,8 @@ int pt_layout_scan(const struct pt_layout *l, const struct pt_scan *q, const str
 	const struct pt_order *o = NULL;
 
 	for (size_t i = 0; i < l->n_orders && !o; i++)
-		if (l->orders[i].index == q->index)
+		if (l->orders[i].index == q->index ||
+		    (q->index && l->orders[i].index && strcmp(l->orders[i].index->name, q->index->name) == 0))
 			o = &l->orders[i];
 	if (!o)
 		return pt_fail(err, PT_E_INTERNAL, "scan of %s: index '%s' is not of this table", l->table->name, q->index->name);

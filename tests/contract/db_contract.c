@@ -255,7 +255,7 @@ static void test_scan(void)
 	static const struct thing o = { .owner = "o" }, p = { .owner = "p" }, none = { 0 }, o2 = { .owner = "o", .rank = 2 },
 				  x = { .owner = "x" };
 	static const struct thing o_null = { .owner = "o" };
-	const struct pt_index *by_name = &thing_indexes[0], *by_rank = &thing_indexes[1];
+	const struct pt_index copy = thing_indexes[0], *by_name = &copy, *by_rank = &thing_indexes[1];
 	const struct {
 		struct pt_scan q;
 		const char *want;
