@@ -1,4 +1,5 @@
 #include "base/clock.h"
+#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <time.h>
@@ -35,13 +36,14 @@ void pt_clock_inject(int64_t (*now_ms)(bool mono))
 
 void pt_time_text(int64_t wall_ms, char out[static 32])
 {
-	time_t s = (time_t)(wall_ms / 1000);
+	int ms = (int)((wall_ms % 1000 + 1000) % 1000); /* counts upwards before 1970 too */
+	time_t s = (time_t)((wall_ms - ms) / 1000);
 	struct tm tm;
 	char date[24] = "";
 
 	if (!gmtime_r(&s, &tm) || !strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &tm))
 		snprintf(date, sizeof(date), "?");
-	snprintf(out, 32, "%s.%03dZ", date, (int)(wall_ms % 1000 + 1000) % 1000);
+	snprintf(out, 32, "%s.%03dZ", date, ms);
 }
 
 struct unit {
@@ -54,7 +56,8 @@ static int parse_unit(const char *s, const struct unit *units, size_t n, int64_t
 	char *end = NULL;
 	double v = strtod(s, &end);
 
-	if (end != s && isfinite(v) && v >= 0)
+	/* strtod() also reads white space, signs, "inf" and hexadecimal numbers */
+	if (isdigit((unsigned char)*s) && !memchr("xX", s[1], 2) && isfinite(v))
 		for (size_t i = 0; i < n; i++)
 			if (strcmp(end, units[i].name) == 0 && v * units[i].factor < 9e15) {
 				*ret = (int64_t)(v * units[i].factor + 0.5);

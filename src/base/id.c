@@ -71,6 +71,8 @@ char *pt_secret_new(const char *prefix)
 	explicit_bzero(raw, sizeof(raw));
 	for (size_t i = 0; i < b.len; i++)
 		b.p[i] = b.p[i] == '+' ? '-' : b.p[i] == '/' ? '_' : b.p[i];
+	if (b.bad)
+		return NULL;
 	if (b.len && b.p[b.len - 1] == '=')
 		b.p[b.len - 1] = '\0';
 	return pt_buf_detach(&b, NULL);
@@ -78,12 +80,15 @@ char *pt_secret_new(const char *prefix)
 
 void pt_sha256_hex(const void *data, size_t n, char out[static 65])
 {
+	static const char hex[] = "0123456789abcdef";
 	unsigned char md[SHA256_DIGEST_LENGTH];
-	pt_auto_buf b = PT_BUF_INIT(65);
 
 	SHA256(data, n, md);
-	pt_buf_hex(&b, md, sizeof(md));
-	memcpy(out, b.p, b.len + 1);
+	for (size_t i = 0; i < sizeof(md); i++) { /* without a buffer: a hash must not become "" for lack of memory */
+		out[2 * i] = hex[md[i] >> 4];
+		out[2 * i + 1] = hex[md[i] & 15];
+	}
+	out[2 * sizeof(md)] = '\0';
 }
 
 bool pt_equal_secret(const char *a, const char *b)

@@ -3,6 +3,8 @@
 #include <pthread.h>
 #include <stdio.h>
 
+enum { LINE_MAX_BYTES = 16384, CLIPPED = 400 };
+
 static struct {
 	enum pt_log_level level;
 	enum pt_log_format format;
@@ -94,7 +96,7 @@ uint64_t pt_log_ring(struct pt_buf *out, uint64_t after, size_t max_lines)
 		uint32_t len;
 
 		ring_copy(at, &len, NULL, sizeof(len));
-		if (seq > after && seq + max_lines >= lg.next && pt_buf_room(out, (size_t)len + 1)) {
+		if (seq > after && lg.next - seq <= max_lines && pt_buf_room(out, (size_t)len + 1)) {
 			ring_copy(at + sizeof(len), out->p + out->len, NULL, len);
 			out->len += len;
 			out->p[out->len++] = '\n';
@@ -132,6 +134,22 @@ static void line_json(struct pt_buf *b, const char *when, enum pt_log_level leve
 		pt_buf_json(b, v, strlen(v));
 	}
 	pt_buf_chr(b, '}');
+	if (b->bad) { /* too long: still a whole line */
+		pt_buf_clear(b);
+		pt_buf_fmt(b, "{\"time\":\"%s\",\"level\":\"%s\",\"msg\":", when, level_names[level]);
+		pt_buf_json(b, msg, strnlen(msg, CLIPPED));
+		pt_buf_str(b, ",\"note\":\"fields left out: the line is too long\"}");
+	}
+}
+
+/* Must the value be quoted to stay one word, and to keep control characters off the terminal? */
+static bool needs_quotes(const char *v)
+{
+	const char *p = v;
+
+	while ((unsigned char)*p > ' ' && *p != '"' && *p != '=' && *p != 0x7f)
+		p++;
+	return !*v || *p;
 }
 
 static void line_text(struct pt_buf *b, const char *when, enum pt_log_level level, const char *msg, va_list ap)
@@ -147,17 +165,28 @@ static void line_text(struct pt_buf *b, const char *when, enum pt_log_level leve
 		if (!v)
 			continue;
 		pt_buf_fmt(b, " %s=", k);
-		if (*v && !strpbrk(v, " \t\r\n\"="))
-			pt_buf_str(b, v);
-		else
+		if (needs_quotes(v))
 			pt_buf_json(b, v, strlen(v));
+		else
+			pt_buf_str(b, v);
 	}
+}
+
+/* The line feed, also behind a text that did not fit. */
+static void finish(struct pt_buf *b)
+{
+	b->max += 64;
+	if (b->bad) {
+		b->bad = PT_OK;
+		pt_buf_str(b, " ... (the line is too long)");
+	}
+	pt_buf_chr(b, '\n');
 }
 
 void pt_log_(enum pt_log_level level, const char *msg, ...)
 {
-	pt_auto_buf json = PT_BUF_INIT(16384);
-	pt_auto_buf text = PT_BUF_INIT(16384);
+	pt_auto_buf json = PT_BUF_INIT(LINE_MAX_BYTES);
+	pt_auto_buf text = PT_BUF_INIT(LINE_MAX_BYTES);
 	struct pt_buf *show = &json;
 	bool ring = lg.cap != 0;
 	char when[32];
@@ -182,7 +211,7 @@ void pt_log_(enum pt_log_level level, const char *msg, ...)
 		ring_add(json.p, json.len);
 	lg.next += lg.cap && !json.bad && json.len + sizeof(uint32_t) <= lg.cap;
 	pthread_mutex_unlock(&lg.lock);
-	pt_buf_chr(show, '\n');
+	finish(show);
 	while (write(STDERR_FILENO, show->p, show->len) < 0 && errno == EINTR)
 		;
 }

@@ -12,18 +12,29 @@ int pt_file_read(const char *path, struct pt_buf *b, struct pt_err *err)
 {
 	pt_auto(pt_closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
 	char chunk[16384];
-	ssize_t n;
+	struct stat st;
+	ssize_t n = 1;
+	int e = 0;
 
 	if (fd < 0)
 		return pt_fail_sys(err, code_of(errno), "open '%s'", path);
-	while ((n = read(fd, chunk, sizeof(chunk))) != 0) {
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return pt_fail_sys(err, code_of(errno), "read '%s'", path);
-		pt_buf_add(b, chunk, (size_t)n);
+	/* Room at once, so that no copies are left behind by memory that grows: the file may hold a secret. */
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0)
+		(void)pt_buf_room(b, (size_t)st.st_size); /* a failure shows in pt_buf_done() */
+	while (n != 0 && !b->bad) {
+		n = read(fd, chunk, sizeof(chunk));
+		if (n < 0 && errno != EINTR) {
+			e = errno;
+			break;
+		}
+		if (n > 0)
+			pt_buf_add(b, chunk, (size_t)n);
 	}
-	explicit_bzero(chunk, sizeof(chunk)); /* the file may hold a secret */
+	explicit_bzero(chunk, sizeof(chunk));
+	if (e) {
+		errno = e;
+		return pt_fail_sys(err, code_of(e), "read '%s'", path);
+	}
 	return pt_err_wrap(err, pt_buf_done(b, err), "read '%s'", path);
 }
 
@@ -88,8 +99,9 @@ int pt_file_replace(const char *path, const void *data, size_t n, unsigned mode,
 	fd = open(tmp.p, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
 	if (fd < 0)
 		return pt_fail_sys(err, code_of(errno), "create '%s'", tmp.p);
-	rc = pt_write_all(fd, data, n, err);
-	if (rc == 0 && (fchmod(fd, mode) < 0 || fsync(fd) < 0 || rename(tmp.p, path) < 0))
+	/* The mode first: a file left by a crash may have a wider one, and the content may be a secret. */
+	rc = fchmod(fd, mode) < 0 ? pt_fail_sys(err, PT_E_IO, "chmod") : pt_write_all(fd, data, n, err);
+	if (rc == 0 && (fsync(fd) < 0 || rename(tmp.p, path) < 0))
 		rc = pt_fail_sys(err, PT_E_IO, "replace");
 	if (rc < 0) {
 		(void)unlink(tmp.p); /* best effort: the error that counts is already there */
@@ -105,6 +117,8 @@ int pt_mkdirs(const char *path, struct pt_err *err)
 
 	if (!copy)
 		return pt_fail_oom(err);
+	if (!*path)
+		return pt_fail(err, PT_E_INVALID, "a folder needs a name");
 	for (char *p = copy + 1;; p++) {
 		char c = *p;
 
