@@ -43,6 +43,9 @@ static int wait_ready(struct pg_conn *c, const struct pt_cancel *cancel, int64_t
 
 		if (end_ms != INT64_MAX && left < 0)
 			left = 0;
+		/* not read before it is needed: libpq would move all that it has for every piece more */
+		if (!PQisBusy(c->db))
+			return PT_OK;
 		if (!PQconsumeInput(c->db) || unsent < 0)
 			return lost(c, NULL, err);
 		if (!PQisBusy(c->db))

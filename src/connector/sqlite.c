@@ -47,11 +47,9 @@ static int failed(struct lite *c, sqlite3 *db, struct pt_err *err)
 	enum pt_code code = PT_E_QUERY;
 	char native[16];
 
+	if ((rc == SQLITE_INTERRUPT || rc == SQLITE_BUSY) && pt_cancel_check(c->cancel, err) < 0)
+		return err->code;
 	switch (rc) {
-	case SQLITE_INTERRUPT:
-		if (pt_cancel_check(c->cancel, err) < 0)
-			return err->code;
-		break;
 	case SQLITE_AUTH:
 		code = PT_E_SOURCE_DENIED;
 		break;
