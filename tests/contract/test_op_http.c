@@ -167,7 +167,6 @@ static void blocked(struct op_run *r)
 		"http://0:%u/",
 		"http://0.0.0.0:%u/",
 		"http://localhost:%u/",
-		"http://localhost.:%u/",
 		"http://[::1]:%u/",
 		"http://[::]:%u/",
 		"http://[::ffff:127.0.0.1]:%u/",
