@@ -34,12 +34,35 @@ static bool has_part(CURLU *u, CURLUPart part)
 	return yes;
 }
 
+static int parts(CURLU *u, struct target *t, struct pt_err *err)
+{
+	size_t n;
+
+	if (curl_url_get(u, CURLUPART_SCHEME, &t->scheme, 0) == CURLUE_OK && strcmp(t->scheme, "http") != 0 &&
+	    strcmp(t->scheme, "https") != 0)
+		return pt_fail(err, PT_E_INVALID, "http:// or https:// is expected, not %.20s://", t->scheme);
+	if (curl_url_set(u, CURLUPART_USER, NULL, 0) || curl_url_set(u, CURLUPART_PASSWORD, NULL, 0) ||
+	    curl_url_set(u, CURLUPART_FRAGMENT, NULL, 0) || curl_url_get(u, CURLUPART_HOST, &t->host, 0) ||
+	    curl_url_get(u, CURLUPART_PORT, &t->port, CURLU_DEFAULT_PORT) || curl_url_get(u, CURLUPART_URL, &t->url, 0) ||
+	    !t->scheme)
+		return pt_fail(err, PT_E_INVALID, "not a complete URL (http://host/path or https://host/path)");
+	n = strlen(t->host);
+	if (n > 1 && t->host[0] == '[') {
+		memmove(t->host, t->host + 1, n - 2);
+		t->host[n - 2] = '\0';
+	}
+	for (const char *p = t->host; *p; p++)
+		if ((unsigned char)*p <= ' ' || (unsigned char)*p >= 0x7f)
+			return pt_fail(err, PT_E_INVALID, "a host name in ASCII is expected (xn--… for international names)");
+	return PT_OK;
+}
+
 /* Parse text, relative to base unless that is NULL.  No message shows the URL: it may hold a password. */
 static int parse(const char *base, const char *text, struct target *ret, struct pt_err *err)
 {
 	pt_auto(urlp) CURLU *u = curl_url();
 	struct target t = { 0 };
-	size_t n;
+	int rc;
 
 	if (!u)
 		return pt_fail_oom(err);
@@ -47,31 +70,12 @@ static int parse(const char *base, const char *text, struct target *ret, struct 
 		return pt_fail(err, PT_E_INVALID, "not a URL that is understood");
 	if (!base && (has_part(u, CURLUPART_USER) || has_part(u, CURLUPART_PASSWORD)))
 		return pt_fail(err, PT_E_INVALID, "a user or password in the URL is not accepted");
-	if (curl_url_set(u, CURLUPART_USER, NULL, 0) || curl_url_set(u, CURLUPART_PASSWORD, NULL, 0) ||
-	    curl_url_set(u, CURLUPART_FRAGMENT, NULL, 0) || curl_url_get(u, CURLUPART_SCHEME, &t.scheme, 0) ||
-	    curl_url_get(u, CURLUPART_HOST, &t.host, 0) || curl_url_get(u, CURLUPART_PORT, &t.port, CURLU_DEFAULT_PORT) ||
-	    curl_url_get(u, CURLUPART_URL, &t.url, 0)) {
+	rc = parts(u, &t, err);
+	if (rc < 0)
 		target_clear(&t);
-		return pt_fail(err, PT_E_INVALID, "not a complete URL (http://host/path or https://host/path)");
-	}
-	n = strlen(t.host);
-	if (n > 1 && t.host[0] == '[') {
-		memmove(t.host, t.host + 1, n - 2);
-		t.host[n - 2] = '\0';
-	}
-	for (const char *p = t.host; *p; p++)
-		if ((unsigned char)*p <= ' ' || (unsigned char)*p >= 0x7f) {
-			target_clear(&t);
-			return pt_fail(err, PT_E_INVALID, "a host name in ASCII is expected (xn--… for international names)");
-		}
-	if (strcmp(t.scheme, "http") != 0 && strcmp(t.scheme, "https") != 0) {
-		(void)pt_fail(err, PT_E_INVALID, "http:// or https:// is expected, not %.20s://", t.scheme);
-		target_clear(&t);
-		return PT_E_INVALID;
-	}
-	target_clear(ret);
-	*ret = t;
-	return PT_OK;
+	else
+		*ret = t;
+	return rc;
 }
 
 int pt_fetch_url_check(const char *member, const char *url, struct pt_err *err)
@@ -83,7 +87,7 @@ int pt_fetch_url_check(const char *member, const char *url, struct pt_err *err)
 	return rc;
 }
 
-/* Is host (a name or an address) covered by one entry of NO_PROXY: "*", "host", ".domain", "10.0.0.0/8"? */
+/* Is host (a name or an address) covered by one entry of NO_PROXY: "*", "host", ".domain", "*.domain", "10.0.0.0/8"? */
 static bool entry_has(const char *entry, size_t n, const char *host)
 {
 	struct sockaddr_in v4 = { .sin_family = AF_INET };
@@ -107,7 +111,8 @@ static bool entry_has(const char *entry, size_t n, const char *host)
 		return pt_cidr_parse(one, &cidr, NULL) == 0 && pt_cidr_has(&cidr, sa);
 	if (len && host[len - 1] == '.')
 		len--;
-	entry = one + (one[0] == '.');
+	entry = one + (one[0] == '*');
+	entry += *entry == '.';
 	n = strlen(entry);
 	if (!n || len < n || strncasecmp(host + len - n, entry, n) != 0)
 		return false;
@@ -169,6 +174,8 @@ static void on_header(void *arg, const char *name, const char *value)
 	struct pt_fetch_header h = { .name = NULL };
 	size_t bytes = strlen(name) + strlen(value);
 
+	if (f->call.status / 100 == 1)
+		return; /* early hints and the like: not of the response */
 	for (size_t i = 0; i < f->response.n; i++)
 		bytes += strlen(((struct pt_fetch_header *)f->response.items)[i].name) +
 			 strlen(((struct pt_fetch_header *)f->response.items)[i].value);
