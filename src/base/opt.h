@@ -1,5 +1,6 @@
 /* Config tables: one row per setting gives the flag (--gateway-url), the environment variable (POSTERN_GATEWAY_URL), the
- * default, --help, the manual page, shell completion and --print-config.  Order: flag, then environment, then default. */
+ * default, --help, the manual page, shell completion and --print-config.  Order: flag, then environment, then default.  An empty
+ * environment variable counts as not set.  Main thread only. */
 #ifndef PT_BASE_OPT_H
 #define PT_BASE_OPT_H
 #include "base/shape.h"
@@ -7,17 +8,17 @@
 enum pt_opt_type {
 	PT_OPT_STR,      /* const char * (points into argv, environ or the table) */
 	PT_OPT_INT,      /* int64_t, with min and max */
-	PT_OPT_BOOL,     /* bool; the flag takes no value, --no-NAME unsets */
+	PT_OPT_BOOL,     /* bool; the flag takes no value, --no-NAME unsets; true|false|yes|no|1|0 in text */
 	PT_OPT_DURATION, /* int64_t milliseconds, written "30s" */
 	PT_OPT_SIZE,     /* int64_t bytes, written "64M" */
-	PT_OPT_ENUM,     /* const char *, one of values */
+	PT_OPT_ENUM,     /* const char *, one of values, in the table's spelling (any case is read) */
 };
 enum {
 	PT_OPT_SECRET = 1 << 0,   /* masked by --print-config */
 	PT_OPT_REQUIRED = 1 << 1,
 	PT_OPT_NO_ENV = 1 << 2,   /* a flag only */
-	PT_OPT_STD_ENV = 1 << 3,  /* the environment name is .env, without our prefix (HTTPS_PROXY) */
-	PT_OPT_POSITIONAL = 1 << 4, /* takes the next argument that is no flag */
+	PT_OPT_STD_ENV = 1 << 3,  /* the environment name is .env, without our prefix (HTTPS_PROXY), or the same in lower case */
+	PT_OPT_POSITIONAL = 1 << 4, /* takes the next argument that is no flag; has neither flag nor environment name */
 };
 
 struct pt_opt {
@@ -31,6 +32,7 @@ struct pt_opt {
 	int64_t min, max;         /* INT, DURATION (ms), SIZE (bytes): when max > min */
 	const char *const *values; /* ENUM, NULL-terminated */
 	const char *env;          /* with PT_OPT_STD_ENV, or an older alias */
+	char letter;              /* short form, 'o' for -o; 0 = none */
 };
 #define PT_O(st, member, nm, ty, ...) { .name = (nm), .type = (ty), .offset = offsetof(st, member), ##__VA_ARGS__ }
 
@@ -44,15 +46,22 @@ struct pt_command {
 	const struct pt_command *sub; /* subcommands, ended by a row without a name; NULL = none */
 };
 
-/* Fill the struct conf from flags and environment.  all: the root of the whole command table, so that a POSTERN_* name that
- * no command knows is an error with a suggestion (names that Kubernetes makes for Services are passed over).
+/* Fill the zeroed struct conf from flags and environment.  all: the root of the whole command table, so that a POSTERN_* name
+ * that no command knows is an error with a suggestion (passed over: names that Kubernetes makes for Services, and
+ * POSTERN_CREDENTIAL_*, which hold secrets of integrations).  Settings without flag, environment and default stay zero.
  * Returns PT_OK; 1 when --help, --version or --print-config was asked and answered on standard output (the caller returns 0).
  * Strings point into argv, environ and the table. */
 int pt_opt_parse(const struct pt_command *all, const struct pt_command *cmd, int argc, char **argv, void *conf, struct pt_err *err)
 	PT_MUSTCHECK;
 void pt_opt_help(const struct pt_command *cmd, struct pt_buf *out);  /* text of --help */
 void pt_opt_man(const struct pt_command *cmd, const char *path, struct pt_buf *out); /* mdoc page; path = "postern agent" */
-/* The closest of n names to s, or NULL when none is near (Damerau-Levenshtein distance of at most a third of the length). */
+/* Completion script for shell "bash" or "zsh" of the whole command tree: subcommands, flags, values of enums.  Any other shell
+ * writes nothing. */
+void pt_opt_complete(const struct pt_command *root, const char *shell, struct pt_buf *out);
+/* Append value with a password in a URL or a "password=" part replaced by "****". */
+void pt_opt_masked(const char *value, struct pt_buf *out);
+/* The closest of n names to s, or NULL when none is near (Damerau-Levenshtein distance of at most a third of the length, any case). */
 const char *pt_closest(const char *s, const char *const *names, size_t n);
+/* The environment name of a setting, "" when it has none. */
 void pt_opt_env_name(const struct pt_opt *o, char out[static 64]);
 #endif

@@ -67,12 +67,24 @@ static int decode_str(const struct pt_field *f, const json_t *j, char **ret, str
 		return wrong(f, j, "a string", err);
 	if (n > max)
 		return pt_fail(err, PT_E_INVALID, "%s: %zu bytes, at most %zu are allowed", f->name, n, max);
+	if (f->min > 0 && n < (size_t)f->min)
+		return pt_fail(err, PT_E_INVALID, "%s: %zu bytes, at least %zu are needed", f->name, n, (size_t)f->min);
 	if (memchr(s, 0, n))
 		return pt_fail(err, PT_E_INVALID, "%s: holds a NUL character", f->name);
 	if (allowed(f, s, err) < 0)
 		return PT_E_INVALID;
 	*ret = strdup(s);
 	return *ret ? PT_OK : pt_fail_oom(err);
+}
+
+/* Lists grow at powers of two, so that the capacity is derived from n and nothing else is kept. */
+static size_t list_cap(size_t n)
+{
+	size_t cap = 1;
+
+	while (cap < n)
+		cap *= 2;
+	return cap;
 }
 
 static int decode_list(const struct pt_field *f, const json_t *j, struct pt_list *l, struct pt_err *err)
@@ -86,7 +98,7 @@ static int decode_list(const struct pt_field *f, const json_t *j, struct pt_list
 		return pt_fail(err, PT_E_INVALID, "%s: %zu items, at most %zu are allowed", f->name, n, max);
 	if (!n)
 		return PT_OK;
-	l->items = calloc(n, size);
+	l->items = calloc(list_cap(n), size);
 	if (!l->items)
 		return pt_fail_oom(err);
 	for (; l->n < n; l->n++) {
@@ -95,11 +107,29 @@ static int decode_list(const struct pt_field *f, const json_t *j, struct pt_list
 		struct pt_field one = *f;
 		int rc;
 
-		one.max = 0;
+		one.min = one.max = 0; /* those are the list's */
 		rc = f->type == PT_T_LIST ? pt_shape_decode(f->sub, e, item, err) : decode_str(&one, e, item, err);
 		if (rc < 0)
 			return f->type == PT_T_LIST ? pt_err_wrap(err, rc, "%s[%zu]", f->name, l->n) : rc;
 	}
+	return PT_OK;
+}
+
+static int decode_json(const struct pt_field *f, const json_t *j, json_t **ret, struct pt_err *err)
+{
+	const char *key;
+	json_t *value;
+
+	if ((f->flags & (PT_OBJECT | PT_STRING_MAP)) && !json_is_object(j))
+		return wrong(f, j, "an object", err);
+	if (f->flags & PT_STRING_MAP)
+		json_object_foreach((json_t *)(uintptr_t)j, key, value)
+			if (!json_is_string(value))
+				return pt_fail(err, PT_E_INVALID, "%s: '%.60s': expected a string, got %s", f->name, key,
+					       pt_json_type_name(value));
+	if (f->max > 0 && json_dumpb(j, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY) > (size_t)f->max)
+		return pt_fail(err, PT_E_INVALID, "%s: more than %lld bytes of JSON", f->name, (long long)f->max);
+	*ret = json_incref((json_t *)(uintptr_t)j);
 	return PT_OK;
 }
 
@@ -142,8 +172,7 @@ static int decode_field(const struct pt_field *f, const json_t *j, void *base, s
 		*(double *)p = json_number_value(j);
 		return PT_OK;
 	case PT_T_JSON:
-		*(json_t **)p = json_incref((json_t *)(uintptr_t)j);
-		return PT_OK;
+		return decode_json(f, j, p, err);
 	case PT_T_BYTES: {
 		struct pt_bytes *d = p;
 		pt_auto_buf b = PT_BUF_INIT((f->max ? (size_t)f->max : DEFAULT_STR_MAX) + 1);
@@ -175,17 +204,21 @@ static int decode_object(const struct pt_shape *sh, const json_t *j, void *out, 
 
 		if (!f)
 			return pt_fail(err, PT_E_INVALID, "unknown member '%.60s' in %s", key, sh->name);
-		if (json_is_null(value) && f->type != PT_T_JSON)
+		if (json_is_null(value) && (f->type != PT_T_JSON || f->flags & (PT_OBJECT | PT_STRING_MAP)))
 			continue; /* null means absent */
 		rc = decode_field(f, value, out, err);
 		if (rc < 0)
 			return rc;
 	}
 	for (size_t i = 0; i < sh->n; i++) {
-		const json_t *v = json_object_get(j, sh->fields[i].name);
+		const struct pt_field *f = &sh->fields[i];
+		const json_t *v = json_object_get(j, f->name);
+		bool gone = !v || json_is_null(v) || (f->type == PT_T_ID && !*json_string_value(v));
 
-		if ((sh->fields[i].flags & PT_REQUIRED) && (!v || json_is_null(v)))
-			return pt_fail(err, PT_E_INVALID, "missing member '%s' in %s", sh->fields[i].name, sh->name);
+		if (gone && f->type == PT_T_I64)
+			*(int64_t *)at(f, out) = f->def;
+		if (gone && (f->flags & PT_REQUIRED))
+			return pt_fail(err, PT_E_INVALID, "missing member '%s' in %s", f->name, sh->name);
 	}
 	return PT_OK;
 }
@@ -269,6 +302,18 @@ void pt_json_write(struct pt_buf *b, const json_t *j)
 		b->bad = PT_E_INTERNAL;
 }
 
+static bool absent(const struct pt_field *f, const void *p);
+
+/* Is there nothing to say about this member?  (absent() knows numbers as always present, unless they say otherwise.) */
+static bool empty(const struct pt_field *f, const void *p)
+{
+	struct pt_field lax = *f;
+
+	lax.flags = (f->flags | PT_SKIP_ZERO) & ~(unsigned)PT_REQUIRED;
+	return absent(&lax, p);
+}
+
+/* Left out when written? */
 static bool absent(const struct pt_field *f, const void *p)
 {
 	switch (f->type) {
@@ -287,7 +332,10 @@ static bool absent(const struct pt_field *f, const void *p)
 	case PT_T_BYTES:
 		return !((const struct pt_bytes *)p)->p;
 	case PT_T_SHAPE:
-		return absent(&f->sub->fields[0], at(&f->sub->fields[0], p));
+		for (size_t i = 0; i < f->sub->n; i++)
+			if (!empty(&f->sub->fields[i], at(&f->sub->fields[i], p)))
+				return false;
+		return !(f->flags & PT_REQUIRED);
 	case PT_T_LIST:
 	case PT_T_STRS:
 		return !(f->flags & PT_REQUIRED) && !((const struct pt_list *)p)->n;
@@ -382,6 +430,8 @@ void pt_shape_release(const struct pt_shape *sh, void *base)
 			json_decref(*(json_t **)p);
 			break;
 		case PT_T_BYTES:
+			if (((struct pt_bytes *)p)->p && (f->flags & PT_SECRET))
+				explicit_bzero(((struct pt_bytes *)p)->p, ((struct pt_bytes *)p)->n);
 			free(((struct pt_bytes *)p)->p);
 			break;
 		case PT_T_SHAPE:
@@ -406,9 +456,8 @@ void pt_shape_release(const struct pt_shape *sh, void *base)
 
 int pt_list_append(struct pt_list *l, size_t item_size, const void *item, struct pt_err *err)
 {
-	/* Grow at powers of two: the capacity is derived from n, nothing else to keep. */
-	if ((l->n & (l->n - 1)) == 0) {
-		void *p = realloc(l->items, (l->n ? l->n * 2 : 1) * item_size);
+	if (!l->n || list_cap(l->n) == l->n) {
+		void *p = realloc(l->items, list_cap(l->n + 1) * item_size);
 
 		if (!p)
 			return pt_fail_oom(err);

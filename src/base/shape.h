@@ -18,14 +18,14 @@
 #define PT_ID_SIZE 40 /* "op_" + 26 characters, with room for foreign ids of up to 39 bytes */
 
 enum pt_type {
-	PT_T_ID,    /* char[PT_ID_SIZE]; "" = absent */
+	PT_T_ID,    /* char[PT_ID_SIZE]; "" = absent, also where it is required */
 	PT_T_STR,   /* char *, owned; NULL = absent */
-	PT_T_I64,   /* int64_t; with PT_OPTIONAL_ZERO 0 is absent (and not written) */
+	PT_T_I64,   /* int64_t; with PT_SKIP_ZERO 0 is not written */
 	PT_T_BOOL,  /* bool */
 	PT_T_F64,   /* double */
 	PT_T_JSON,  /* json_t *, owned reference; NULL = absent */
 	PT_T_BYTES, /* struct pt_bytes, owned; base64 in JSON */
-	PT_T_SHAPE, /* nested struct by value, .sub; absent stays zeroed; written when .sub's first field is set */
+	PT_T_SHAPE, /* nested struct by value, .sub; absent stays zeroed; left out when all its members are absent or zero */
 	PT_T_LIST,  /* struct pt_list of .sub structs, owned */
 	PT_T_STRS,  /* struct pt_list of char *, owned */
 };
@@ -44,6 +44,8 @@ enum {
 	PT_SECRET = 1 << 1,    /* never logged */
 	PT_SKIP_ZERO = 1 << 2, /* I64, BOOL, F64: a zero value is not written */
 	PT_KEY = 1 << 3,       /* database: (part of) the primary key, must come first */
+	PT_OBJECT = 1 << 4,    /* JSON: must be an object */
+	PT_STRING_MAP = 1 << 5, /* JSON: must be an object whose values are strings */
 };
 
 struct pt_shape;
@@ -52,8 +54,9 @@ struct pt_field {
 	enum pt_type type;
 	size_t offset;
 	unsigned flags;
-	int64_t min, max; /* I64: allowed range when max > min.  STR, JSON text, lists: most bytes/items when max > 0 (default
-			     64 KiB for STR, 10,000 items for lists) */
+	int64_t min, max; /* I64: allowed range when max > min.  STR: least and most bytes; JSON: most bytes as compact text;
+			     lists: most items, when max > 0 (default 64 KiB for STR, none for JSON, 10,000 items for lists) */
+	int64_t def;      /* I64: what an absent member reads as, where that is not 0 */
 	const struct pt_shape *sub;
 	const char *const *values; /* STR: NULL-terminated list of the only allowed values */
 	const char *help;          /* for the OpenAPI document */
@@ -83,5 +86,6 @@ int pt_json_parse(const char *text, size_t n, json_t **ret, struct pt_err *err) 
 void pt_json_write(struct pt_buf *b, const json_t *j);
 const char *pt_json_type_name(const json_t *j); /* "an integer", "a string", … */
 
-int pt_list_append(struct pt_list *l, size_t item_size, const void *item, struct pt_err *err) PT_MUSTCHECK; /* copies bytes */
+/* Copy item's bytes to the end of a list that is empty, decoded, or made by this function (memory grows by powers of two). */
+int pt_list_append(struct pt_list *l, size_t item_size, const void *item, struct pt_err *err) PT_MUSTCHECK;
 #endif

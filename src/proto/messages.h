@@ -35,6 +35,8 @@ struct pt_limits {
 	int64_t max_rows;    /* 0 = none */
 	int64_t max_bytes;   /* of the result's text; default 10 GiB */
 };
+/* Members that are 0 get their default; what is set stays. */
+void pt_limits_defaults(struct pt_limits *l);
 #define PT_OPERATION_STATES(X) X(QUEUED, "queued") X(LEASED, "leased") X(RUNNING, "running") \
 	X(SUCCEEDED, "succeeded") X(FAILED, "failed") X(CANCELLED, "cancelled") X(EXPIRED, "expired") X(UNKNOWN, "unknown")
 enum pt_op_state {
@@ -44,7 +46,7 @@ enum pt_op_state {
 	PT_OP_STATES_END
 };
 const char *pt_op_state_name(enum pt_op_state s);
-int pt_op_state_from(const char *name); /* -1 = none */
+int pt_op_state_from(const char *name); /* -1 = none, also for NULL */
 static inline bool pt_op_terminal(enum pt_op_state s)
 {
 	return s >= PT_OP_SUCCEEDED;
@@ -57,13 +59,17 @@ struct pt_operation_new {
 	char *integration; /* id or name; NULL when the type needs none */
 	json_t *input;     /* object, checked by the type's own shape */
 	struct pt_limits limits;
-	int64_t priority;    /* 0 (last) to 9 (first), default 5 */
+	int64_t priority;    /* 0 (last) to 9 (first); absent reads as 5 */
 	int64_t deadline_s;  /* from now; default 86,400 */
 	int64_t max_attempts; /* default 3 */
 	char *delivery;      /* "at-least-once" (default) | "at-most-once" */
 	char *idempotency_key; /* header Idempotency-Key counts too */
 	json_t *labels;      /* object of strings, kept as is */
 };
+/* After decoding: limits, deadline_s, max_attempts and delivery that are absent get their default (out of memory leaves
+ * delivery NULL, which pt_at_most_once() reads as the default). */
+void pt_operation_new_defaults(struct pt_operation_new *o);
+bool pt_at_most_once(const char *delivery); /* of an operation or a lease; NULL is at-least-once */
 
 /* --- agent protocol --- */
 struct pt_lease { /* one attempt for an instance to run */
@@ -122,7 +128,7 @@ struct pt_result_head {
 	struct pt_error_doc error; /* unless succeeded */
 	json_t *document;  /* result of operation types that answer with a document */
 	struct pt_list columns; /* of struct pt_column: result with rows */
-	int64_t rows, affected;    /* affected -1 = not known */
+	int64_t rows, affected;    /* affected -1 = not known (also when absent) */
 	int64_t bytes;     /* of the body before encoding */
 	char *partial;     /* "row_limit" | "byte_limit"; NULL = whole */
 	char *body_format; /* "jsonl"; NULL = no body */
