@@ -277,11 +277,11 @@ int pt_spool_take(struct pt_spool *s, struct pt_spool_entry *ret, int64_t most_m
 			if (e->next_try < until)
 				until = e->next_try;
 		}
-		if (best || now >= end)
+		if (best || now >= end || s->stopped)
 			break;
 		wait_until(s, until);
 	}
-	if (!best) {
+	if (!best || s->stopped) {
 		pthread_mutex_unlock(&s->lock);
 		return 0;
 	}
@@ -338,6 +338,8 @@ void spool_forget(struct pt_spool *s, struct spool_entry *e, bool aside)
 	if (rc < 0) /* it is delivered once more after a restart, and the gateway knows it by then */
 		pt_debug("spool: done record not written", "error", err.msg);
 	spool_entry_drop(s, e);
+	if (!s->n_entries)
+		pthread_cond_broadcast(&s->avail); /* somebody may wait for that */
 	spool_retire(s);
 }
 
@@ -364,7 +366,7 @@ void pt_spool_retry(struct pt_spool *s, struct pt_spool_entry *e, int64_t after_
 		x->tries++;
 		x->next_try = pt_mono_ms() + after_ms;
 	}
-	pthread_cond_signal(&s->avail);
+	pthread_cond_broadcast(&s->avail);
 	pthread_mutex_unlock(&s->lock);
 	entry_release(e);
 }
@@ -378,6 +380,27 @@ void pt_spool_wake(struct pt_spool *s)
 		e->next_try = 0;
 	pthread_cond_broadcast(&s->avail);
 	pthread_mutex_unlock(&s->lock);
+}
+
+void pt_spool_stop(struct pt_spool *s)
+{
+	pthread_mutex_lock(&s->lock);
+	s->stopped = true;
+	pthread_cond_broadcast(&s->avail);
+	pthread_mutex_unlock(&s->lock);
+}
+
+bool pt_spool_wait_empty(struct pt_spool *s, int64_t most_ms)
+{
+	int64_t end = pt_mono_ms() + most_ms;
+	bool empty;
+
+	pthread_mutex_lock(&s->lock);
+	while (s->n_entries && !s->stopped && pt_mono_ms() < end)
+		wait_until(s, end);
+	empty = !s->n_entries;
+	pthread_mutex_unlock(&s->lock);
+	return empty;
 }
 
 bool pt_spool_has(struct pt_spool *s, const char *operation, int64_t attempt)

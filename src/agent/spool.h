@@ -51,6 +51,9 @@ int pt_spool_take(struct pt_spool *s, struct pt_spool_entry *ret, int64_t most_m
 void pt_spool_ack(struct pt_spool *s, struct pt_spool_entry *e);                   /* delivered, or refused for good: forget it */
 void pt_spool_retry(struct pt_spool *s, struct pt_spool_entry *e, int64_t after_ms); /* not now */
 void pt_spool_wake(struct pt_spool *s); /* the link is back: retry everything now, and wake takers */
+void pt_spool_stop(struct pt_spool *s); /* takers get nothing from now on, at once; everything else goes on */
+/* Wait until nothing is left, up to most_ms, not after pt_spool_stop().  True: nothing is left. */
+bool pt_spool_wait_empty(struct pt_spool *s, int64_t most_ms);
 bool pt_spool_has(struct pt_spool *s, const char *operation, int64_t attempt);
 /* Call fn for each entry (for the exchange's holding list). */
 void pt_spool_each(struct pt_spool *s, void (*fn)(void *arg, const char *operation, int64_t attempt), void *arg);

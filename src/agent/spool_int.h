@@ -43,7 +43,7 @@ struct spool_entry {
 struct pt_spool {
 	pthread_mutex_t lock;
 	pthread_cond_t synced; /* a group fsync ended */
-	pthread_cond_t avail;  /* there may be something to take (monotonic clock) */
+	pthread_cond_t avail;  /* there may be something to take, or nothing is left (monotonic clock) */
 	int dir_fd, lock_fd;
 	char *dir;
 
@@ -51,7 +51,7 @@ struct pt_spool {
 	int cur_fd;
 	int64_t seg_max;
 	uint64_t next_segment, appended; /* appended: records since open, the log sequence number of the newest */
-	bool syncing, must_roll, moving;
+	bool syncing, must_roll, moving, stopped;
 	uint64_t settled, failed; /* records up to here: their fsync ended; the newest whose fsync failed */
 	struct pt_err sync_err;   /* of failed */
 
