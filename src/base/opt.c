@@ -11,11 +11,13 @@ struct found {
 };
 struct parse {
 	const struct pt_command *cmd;
+	void *conf;
 	struct found *found; /* one per option */
 	bool help, version, print;
 	bool only_args; /* "--" was seen */
 };
 
+const struct pt_command *pt_opt_root;
 static const char *const std_flags[] = { "help", "version", "print-config" };
 
 static size_t smallest(size_t a, size_t b, size_t c)
@@ -169,6 +171,8 @@ static int set_value(const struct pt_opt *o, const char *text, void *conf, struc
 		return parse_bool(text, p, err);
 	case PT_OPT_ENUM:
 		return parse_enum(text, o->values, p, err);
+	case PT_OPT_STRS: /* is in place since the flag was read */
+		return PT_OK;
 	case PT_OPT_INT:
 		rc = parse_int(text, &v, err);
 		break;
@@ -213,7 +217,7 @@ static int unknown_flag(const struct parse *p, const char *arg, size_t n, struct
 	if (!names)
 		return pt_fail_oom(err);
 	for (size_t i = 0; i < p->cmd->n_opts; i++)
-		if (!(p->cmd->opts[i].flags & PT_OPT_POSITIONAL))
+		if (!(p->cmd->opts[i].flags & (PT_OPT_POSITIONAL | PT_OPT_NO_FLAG)))
 			names[k++] = p->cmd->opts[i].name;
 	for (size_t i = 0; i < PT_COUNT(std_flags); i++)
 		names[k++] = std_flags[i];
@@ -223,8 +227,17 @@ static int unknown_flag(const struct parse *p, const char *arg, size_t n, struct
 		    : pt_fail(err, PT_E_INVALID, "unknown flag '%s'", name);
 }
 
-static int found_flag(struct parse *p, size_t i, const char *text)
+static int found_flag(struct parse *p, size_t i, const char *text, struct pt_err *err)
 {
+	const struct pt_opt *o = &p->cmd->opts[i];
+
+	if (o->type == PT_OPT_STRS) {
+		struct pt_opt_strs *l = (void *)((char *)p->conf + o->offset);
+
+		if (l->n == PT_OPT_STRS_MAX)
+			return pt_fail(err, PT_E_INVALID, "more than %d times '%s'", PT_OPT_STRS_MAX, o->name);
+		l->v[l->n++] = text;
+	}
 	p->found[i].text = text;
 	snprintf(p->found[i].source, sizeof(p->found[i].source), "flag");
 	return PT_OK;
@@ -253,17 +266,17 @@ static int long_flag(struct parse *p, int argc, char **argv, int *at, struct pt_
 	for (size_t i = 0; i < p->cmd->n_opts; i++) {
 		const struct pt_opt *o = &p->cmd->opts[i];
 
-		if (o->flags & PT_OPT_POSITIONAL)
+		if (o->flags & (PT_OPT_POSITIONAL | PT_OPT_NO_FLAG))
 			continue;
 		flag_text(o, flag);
 		if (strlen(flag) == n && memcmp(flag, arg, n) == 0) {
 			if (o->type == PT_OPT_BOOL)
-				return found_flag(p, i, eq ? eq + 1 : "true");
+				return found_flag(p, i, eq ? eq + 1 : "true", err);
 			return take_value(flag, eq ? eq + 1 : NULL, argc, argv, at, &text, err) < 0 ? PT_E_INVALID
-												     : found_flag(p, i, text);
+												     : found_flag(p, i, text, err);
 		}
 		if (o->type == PT_OPT_BOOL && !eq && strncmp(arg, "--no-", 5) == 0 && strcmp(arg + 5, o->name) == 0)
-			return found_flag(p, i, "false");
+			return found_flag(p, i, "false", err);
 	}
 	return unknown_flag(p, arg, n, err);
 }
@@ -279,11 +292,11 @@ static int short_flag(struct parse *p, int argc, char **argv, int *at, struct pt
 		if (o->letter != arg[1])
 			continue;
 		if (o->type == PT_OPT_BOOL && !arg[2])
-			return found_flag(p, i, "true");
+			return found_flag(p, i, "true", err);
 		if (o->type == PT_OPT_BOOL)
 			break; /* no bundles of letters: they would need an explanation */
 		return take_value(flag, arg[2] ? arg + 2 : NULL, argc, argv, at, &text, err) < 0 ? PT_E_INVALID
-												  : found_flag(p, i, text);
+												  : found_flag(p, i, text, err);
 	}
 	if (strcmp(arg, "-h") == 0) {
 		p->help = true;
@@ -298,8 +311,8 @@ static int argument(struct parse *p, const char *arg, struct pt_err *err)
 	size_t n = 0;
 
 	for (size_t i = 0; i < p->cmd->n_opts; i++)
-		if ((p->cmd->opts[i].flags & PT_OPT_POSITIONAL) && !p->found[i].text)
-			return found_flag(p, i, arg);
+		if ((p->cmd->opts[i].flags & PT_OPT_POSITIONAL) && (!p->found[i].text || p->cmd->opts[i].type == PT_OPT_STRS))
+			return found_flag(p, i, arg, err);
 	for (const struct pt_command *s = p->cmd->sub; s && s->name && n < PT_COUNT(names); s++) {
 		const char *word = strrchr(s->name, ' ');
 
@@ -463,7 +476,7 @@ static int parse_all(struct parse *p, const struct pt_command *all, int argc, ch
 int pt_opt_parse(const struct pt_command *all, const struct pt_command *cmd, int argc, char **argv, void *conf, struct pt_err *err)
 {
 	pt_auto(pt_freep) struct found *found = calloc(cmd->n_opts ? cmd->n_opts : 1, sizeof(*found));
-	struct parse p = { .cmd = cmd, .found = found };
+	struct parse p = { .cmd = cmd, .conf = conf, .found = found };
 	int rc;
 
 	if (!found)

@@ -12,6 +12,12 @@ enum pt_opt_type {
 	PT_OPT_DURATION, /* int64_t milliseconds, written "30s" */
 	PT_OPT_SIZE,     /* int64_t bytes, written "64M" */
 	PT_OPT_ENUM,     /* const char *, one of values, in the table's spelling (any case is read) */
+	PT_OPT_STRS,     /* struct pt_opt_strs: the flag (or argument) may be given several times; never from the environment */
+};
+enum { PT_OPT_STRS_MAX = 64 };
+struct pt_opt_strs {
+	const char *v[PT_OPT_STRS_MAX];
+	size_t n;
 };
 enum {
 	PT_OPT_SECRET = 1 << 0,   /* masked by --print-config */
@@ -19,6 +25,7 @@ enum {
 	PT_OPT_NO_ENV = 1 << 2,   /* a flag only */
 	PT_OPT_STD_ENV = 1 << 3,  /* the environment name is .env, without our prefix (HTTPS_PROXY), or the same in lower case */
 	PT_OPT_POSITIONAL = 1 << 4, /* takes the next argument that is no flag; has neither flag nor environment name */
+	PT_OPT_NO_FLAG = 1 << 5,  /* environment only: a secret that a command line would show to every user of the machine */
 };
 
 struct pt_opt {
@@ -37,7 +44,7 @@ struct pt_opt {
 #define PT_O(st, member, nm, ty, ...) { .name = (nm), .type = (ty), .offset = offsetof(st, member), ##__VA_ARGS__ }
 
 struct pt_command {
-	const char *name;    /* "agent", "ctl operations run" */
+	const char *name;    /* the words behind "postern": "agent", "ctl operations run"; "" = the program itself */
 	const char *summary; /* one line */
 	const char *text;    /* paragraphs of the manual: examples, files, exit codes; NULL = none */
 	const struct pt_opt *opts;
@@ -46,7 +53,10 @@ struct pt_command {
 	const struct pt_command *sub; /* subcommands, ended by a row without a name; NULL = none */
 };
 
-/* Fill the zeroed struct conf from flags and environment.  all: the root of the whole command table, so that a POSTERN_* name
+/* The root of the whole command table, set once by main() before a command runs. */
+extern const struct pt_command *pt_opt_root;
+
+/* Fill the zeroed struct conf from flags and environment.  all: pt_opt_root (NULL: the command alone), so that a POSTERN_* name
  * that no command knows is an error with a suggestion (passed over: names that Kubernetes makes for Services, and
  * POSTERN_CREDENTIAL_*, which hold secrets of integrations).  Settings without flag, environment and default stay zero.
  * Returns PT_OK; 1 when --help, --version or --print-config was asked and answered on standard output (the caller returns 0).

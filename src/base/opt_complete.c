@@ -98,7 +98,7 @@ static void values(const struct pt_list *nodes, bool zsh, struct pt_buf *out)
 			char flag[80], letter[3] = { '-', o->letter, '\0' };
 			bool first = true;
 
-			if (o->type == PT_OPT_BOOL || (o->flags & PT_OPT_POSITIONAL))
+			if (o->type == PT_OPT_BOOL || (o->flags & (PT_OPT_POSITIONAL | PT_OPT_NO_FLAG)))
 				continue;
 			snprintf(flag, sizeof(flag), "--%s", o->name);
 			pattern(out, &first, x->path, flag);
@@ -109,7 +109,7 @@ static void values(const struct pt_list *nodes, bool zsh, struct pt_buf *out)
 				for (const char *const *v = o->values; *v; v++)
 					pt_buf_fmt(out, "%s%s", zsh || v != o->values ? " " : "", *v);
 				pt_buf_str(out, zsh ? "; return ;;\n" : "\" -- \"$cur\")); return ;;\n");
-			} else if (o->type == PT_OPT_STR) {
+			} else if (o->type == PT_OPT_STR || o->type == PT_OPT_STRS) {
 				pt_buf_str(out, zsh ? ") _files; return ;;\n" : ") COMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n");
 			} else {
 				pt_buf_str(out, zsh ? ") return ;;\n" : ") COMPREPLY=(); return ;;\n");
@@ -129,7 +129,7 @@ static void bash_words(const struct pt_list *nodes, const struct node *x, struct
 			pt_buf_fmt(out, "%s ", y->path + strlen(x->path) + 1);
 	}
 	for (size_t k = 0; x->cmd && k < x->cmd->n_opts; k++) {
-		if (x->cmd->opts[k].flags & PT_OPT_POSITIONAL)
+		if (x->cmd->opts[k].flags & (PT_OPT_POSITIONAL | PT_OPT_NO_FLAG))
 			continue;
 		pt_buf_fmt(out, "--%s ", x->cmd->opts[k].name);
 		if (x->cmd->opts[k].type == PT_OPT_BOOL)
@@ -166,7 +166,7 @@ static void zsh_words(const struct pt_list *nodes, const struct node *x, struct 
 	for (size_t k = 0; x->cmd && k < x->cmd->n_opts; k++) {
 		const struct pt_opt *o = &x->cmd->opts[k];
 
-		if (o->flags & PT_OPT_POSITIONAL)
+		if (o->flags & (PT_OPT_POSITIONAL | PT_OPT_NO_FLAG))
 			continue;
 		zsh_item(out, "--", o->name, o->help);
 		if (o->type == PT_OPT_BOOL)

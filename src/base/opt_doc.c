@@ -18,7 +18,7 @@ static const struct pt_opt std_opts[] = {
 /* "URL", "json|plain|dev"; "" for a flag without a value. */
 static void placeholder(const struct pt_opt *o, struct pt_buf *b)
 {
-	static const char *const by_type[] = { [PT_OPT_STR] = "TEXT", [PT_OPT_INT] = "N", [PT_OPT_DURATION] = "TIME",
+	static const char *const by_type[] = { [PT_OPT_STR] = "TEXT", [PT_OPT_STRS] = "TEXT", [PT_OPT_INT] = "N", [PT_OPT_DURATION] = "TIME",
 					       [PT_OPT_SIZE] = "SIZE" };
 
 	if (o->value)
@@ -74,9 +74,14 @@ static void left_column(const struct pt_opt *o, struct pt_buf *b)
 	pt_auto_buf value = PT_BUF_INIT(512);
 
 	placeholder(o, &value);
-	if (o->flags & PT_OPT_POSITIONAL)
+	if (o->flags & PT_OPT_POSITIONAL) {
 		pt_buf_fmt(b, "  %s", o->value ? o->value : o->name);
-	else if (o->letter)
+	} else if (o->flags & PT_OPT_NO_FLAG) {
+		char env[64];
+
+		pt_opt_env_name(o, env);
+		pt_buf_fmt(b, "      %s", env);
+	} else if (o->letter)
 		pt_buf_fmt(b, "  -%c, --%s%s%s", o->letter, o->name, value.len ? " " : "", value.p);
 	else
 		pt_buf_fmt(b, "      --%s%s%s", o->name, value.len ? " " : "", value.p);
@@ -96,7 +101,9 @@ static void right_column(const struct pt_opt *o, struct pt_buf *b)
 		pt_buf_fmt(b, " Default: %s.", o->def);
 	else if (o->def && strcmp(o->def, "true") == 0)
 		pt_buf_fmt(b, " On by default: --no-%s turns it off.", o->name);
-	if (*env)
+	if (o->type == PT_OPT_STRS)
+		pt_buf_str(b, " May be given several times.");
+	if (*env && !(o->flags & PT_OPT_NO_FLAG))
 		pt_buf_fmt(b, " [%s]", env);
 }
 
@@ -297,6 +304,8 @@ static void man_options(const struct pt_opt *opts, size_t n, struct pt_buf *b)
 	for (size_t i = 0; i < n; i++) {
 		pt_auto_buf text = PT_BUF_INIT(8192);
 
+		if (opts[i].flags & PT_OPT_NO_FLAG)
+			continue;
 		pt_buf_str(b, ".It");
 		if (opts[i].letter)
 			pt_buf_fmt(b, " Fl %c ,", opts[i].letter);
@@ -326,6 +335,13 @@ static void man_environment(const struct pt_command *cmd, struct pt_buf *b)
 		pt_buf_fmt(b, ".It Ev %s\n", env);
 		if (o->env && !(o->flags & PT_OPT_STD_ENV))
 			pt_buf_fmt(b, "Also read as\n.Ev %s .\n", o->env);
+		if (o->flags & PT_OPT_NO_FLAG) {
+			pt_auto_buf text = PT_BUF_INIT(8192);
+
+			right_column(o, &text);
+			roff_text(b, text.p);
+			continue;
+		}
 		pt_buf_str(b, "Same as\n.");
 		man_flag(o, false, b);
 		pt_buf_str(b, " .\n");
@@ -372,7 +388,7 @@ static void man_synopsis(const struct pt_command *cmd, const char *path, struct 
 		for (size_t i = 0; i < cmd->n_opts; i++) {
 			const struct pt_opt *o = &cmd->opts[i];
 
-			if (positional != !!(o->flags & PT_OPT_POSITIONAL))
+			if (positional != !!(o->flags & PT_OPT_POSITIONAL) || (o->flags & PT_OPT_NO_FLAG))
 				continue;
 			pt_buf_str(b, o->flags & PT_OPT_REQUIRED ? "." : ".Op");
 			/* man_flag() begins with a space, which a line of its own must not have */
@@ -388,9 +404,85 @@ static void man_synopsis(const struct pt_command *cmd, const char *path, struct 
 		}
 }
 
+static const struct pt_command *first_leaf(const struct pt_command *cmd)
+{
+	while (cmd->sub && cmd->sub->name)
+		cmd = cmd->sub;
+	return cmd;
+}
+
+static bool in_all_leaves(const struct pt_command *cmd, const char *option)
+{
+	if (cmd->sub) {
+		for (const struct pt_command *s = cmd->sub; s->name; s++)
+			if (!in_all_leaves(s, option))
+				return false;
+		return true;
+	}
+	for (size_t i = 0; i < cmd->n_opts; i++)
+		if (strcmp(cmd->opts[i].name, option) == 0)
+			return true;
+	return false;
+}
+
+/* The options that every command below top takes, told once. */
+static void man_shared(const struct pt_command *top, bool environment, struct pt_buf *b)
+{
+	const struct pt_command *leaf = first_leaf(top);
+	pt_auto(pt_freep) struct pt_opt *shared = calloc(leaf->n_opts + 1, sizeof(*shared));
+	size_t n = 0;
+
+	for (size_t i = 0; shared && i < leaf->n_opts; i++)
+		if (in_all_leaves(top, leaf->opts[i].name))
+			shared[n++] = leaf->opts[i];
+	if (environment)
+		man_environment(&(struct pt_command){ .opts = shared, .n_opts = n }, b);
+	else
+		man_options(shared, n, b);
+}
+
+/* Every command below cmd with the options of its own; their names begin behind the first skip bytes. */
+static void man_tree(const struct pt_command *top, const struct pt_command *cmd, size_t skip, struct pt_buf *b)
+{
+	for (const struct pt_command *s = cmd->sub; s->name; s++) {
+		bool any = false;
+
+		if (s->sub) {
+			man_tree(top, s, skip, b);
+			continue;
+		}
+		pt_buf_fmt(b, ".It Cm %s\n", s->name + skip);
+		roff_text(b, s->summary ? s->summary : "");
+		if (s->text)
+			roff_paragraphs(b, s->text);
+		for (size_t i = 0; i < s->n_opts; i++)
+			if (!in_all_leaves(top, s->opts[i].name)) {
+				pt_buf_str(b, any ? "" : ".Bl -tag -width Ds\n");
+				man_options(&s->opts[i], 1, b);
+				any = true;
+			}
+		pt_buf_str(b, any ? ".El\n" : "");
+	}
+}
+
+static void man_commands(const struct pt_command *cmd, struct pt_buf *out)
+{
+	bool program = !cmd->name || !*cmd->name || strcmp(cmd->name, "postern") == 0; /* its commands have pages of their own */
+
+	pt_buf_str(out, ".Sh COMMANDS\n.Bl -tag -width Ds\n");
+	if (!program)
+		man_tree(cmd, cmd, strlen(cmd->name) + 1, out);
+	for (const struct pt_command *s = cmd->sub; program && s->name; s++) {
+		pt_buf_fmt(out, ".It Cm %s\n", last_word(s->name));
+		roff_text(out, s->summary ? s->summary : "");
+	}
+	pt_buf_str(out, ".El\n");
+}
+
 void pt_opt_man(const struct pt_command *cmd, const char *path, struct pt_buf *out)
 {
 	pt_auto_buf title = PT_BUF_INIT(128);
+	bool group = cmd->sub && cmd->name && *cmd->name && strcmp(cmd->name, "postern") != 0;
 
 	for (const char *p = path; *p; p++)
 		pt_buf_chr(&title, *p == ' ' ? '-' : *p);
@@ -406,18 +498,17 @@ void pt_opt_man(const struct pt_command *cmd, const char *path, struct pt_buf *o
 	roff_text(out, cmd->summary ? cmd->summary : "");
 	if (cmd->text)
 		roff_paragraphs(out, cmd->text);
-	if (cmd->sub) {
-		pt_buf_str(out, ".Sh COMMANDS\n.Bl -tag -width Ds\n");
-		for (const struct pt_command *s = cmd->sub; s->name; s++) {
-			pt_buf_fmt(out, ".It Cm %s\n", last_word(s->name));
-			roff_text(out, s->summary ? s->summary : "");
-		}
-		pt_buf_str(out, ".El\n");
-	}
+	if (cmd->sub)
+		man_commands(cmd, out);
 	pt_buf_str(out, ".Sh OPTIONS\n.Bl -tag -width Ds\n");
+	if (group)
+		man_shared(cmd, false, out);
 	man_options(cmd->opts, cmd->n_opts, out);
 	man_options(std_opts, PT_COUNT(std_opts), out);
 	pt_buf_str(out, ".El\n");
-	man_environment(cmd, out);
+	if (group)
+		man_shared(cmd, true, out);
+	else
+		man_environment(cmd, out);
 	man_exit_status(out);
 }

@@ -1,6 +1,6 @@
-/* The one database writer: a thread that runs jobs inside write transactions and commits them in groups, so that many acknowledgements share
- * one fsync.  Each job is undone alone when it fails.  done() runs on the writer thread after the commit (or its failure) and must
- * not block. */
+/* The one database writer: a thread that runs jobs inside write transactions and commits them in groups, so that many
+ * acknowledgements share one fsync.  Each job is undone alone when it fails.  done() runs on the writer thread after the commit
+ * (or its failure) and must not block. */
 #ifndef PT_DB_WRITER_H
 #define PT_DB_WRITER_H
 #include "db/db.h"
@@ -10,13 +10,19 @@ struct pt_write_job {
 	struct pt_write_job *next; /* the writer's */
 	int rc;                    /* the writer's: what run() returned */
 	struct pt_err err;         /* why the job failed, or the commit */
-	/* Runs inside the group's transaction.  < 0 undoes this job's writes. */
+	/* Runs inside the group's transaction, on the writer thread.  < 0 undoes this job's writes. */
 	int (*run)(struct pt_tx *tx, struct pt_write_job *job, struct pt_err *err);
-	/* rc: 0 = committed (durable), or what run() or the commit returned.  Owns the job from here. */
+	/* rc: 0 (or what run() returned above 0) = committed (durable); < 0 = what run() or the commit returned, job->err says
+	 * why.  Owns the job from here.  May submit jobs, must not stop the writer. */
 	void (*done)(struct pt_write_job *job, int rc);
 };
-/* before_commit (may be NULL) runs once per group, after its jobs: dispatch happens there. after_commit after the done()s.  tick
- * (may be NULL) runs inside a transaction of its own about every tick_ms. */
+/* All run on the writer thread; each may be NULL.
+ * before_commit runs once per group, after its jobs, inside its transaction: dispatch happens there.  < 0 undoes its own writes
+ * only, and is logged.
+ * after_commit runs after the done()s of a group, and after a tick: what was prepared inside the transaction is now durable, or
+ * (committed = false) never happened.
+ * tick runs inside a transaction of its own about every tick_ms; < 0 rolls it back, and is logged.  A tick that wrote something
+ * is followed by a group, so that before_commit sees what it changed. */
 struct pt_writer_hooks {
 	void *arg;
 	int (*before_commit)(void *arg, struct pt_tx *tx, struct pt_err *err);
@@ -25,13 +31,16 @@ struct pt_writer_hooks {
 	int64_t tick_ms;
 };
 struct pt_writer_stats {
-	uint64_t groups, jobs, commits;
+	uint64_t groups, jobs; /* groups with or without jobs; jobs done */
+	uint64_t commits;      /* that succeeded and had something to write, ticks included */
 	int64_t last_commit_us, max_group;
 };
-int pt_writer_start(struct pt_writer **ret, struct pt_db *db, const struct pt_writer_hooks *hooks, struct pt_err *err) PT_MUSTCHECK;
+int pt_writer_start(struct pt_writer **ret, struct pt_db *db, const struct pt_writer_hooks *hooks,
+		    struct pt_err *err) PT_MUSTCHECK;
 void pt_writer_submit(struct pt_writer *w, struct pt_write_job *job); /* any thread; never fails, never blocks for long */
-void pt_writer_kick(struct pt_writer *w); /* run before_commit/after_commit soon even without a job */
-size_t pt_writer_backlog(struct pt_writer *w);
+void pt_writer_kick(struct pt_writer *w);      /* any thread: run before_commit/after_commit soon even without a job */
+size_t pt_writer_backlog(struct pt_writer *w); /* jobs submitted and not yet done */
 void pt_writer_stats(struct pt_writer *w, struct pt_writer_stats *ret);
-void pt_writer_stop(struct pt_writer *w); /* runs what was submitted, then ends */
+/* Runs what was submitted (no submit may come later), then ends and frees w.  NULL is fine. */
+void pt_writer_stop(struct pt_writer *w);
 #endif

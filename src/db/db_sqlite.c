@@ -1,0 +1,703 @@
+/* The durable database: one SQLite file in WAL mode, synchronous=FULL: a commit is one append to the log and one fdatasync.
+ *
+ * One connection writes; it is handed from transaction to transaction (`writing`).  Up to MAX_READERS more read, each in a
+ * transaction of its own: a snapshot that no writer waits for.  Connections are made on demand and kept with their prepared
+ * statements.  SQLite's own locks are off (NOMUTEX): a connection belongs to one transaction, and that to one thread, at a time.
+ *
+ * A lock file beside the database keeps a second gateway out: both would lease the same work. */
+#include "db/backend.h"
+#include "db/db_sqlite.h"
+#include "os/file.h"
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+enum {
+	MAX_READERS = 16,
+	BUSY_MS = 5000,      /* a backup or the sqlite3 shell may hold the file for a moment */
+	VACUUM_PAGES = 2000, /* pages given back in one write transaction */
+};
+
+enum ctl { BEGIN_READ, BEGIN_WRITE, SNAPSHOT, COMMIT, ROLLBACK, MARK, RELEASE, UNDO, N_CTL };
+static const char *const ctl_sql[N_CTL] = {
+	[BEGIN_READ] = "BEGIN",
+	[BEGIN_WRITE] = "BEGIN IMMEDIATE",
+	[SNAPSHOT] = "SELECT rootpage FROM sqlite_schema LIMIT 1", /* BEGIN alone takes the snapshot at the first read only */
+	[COMMIT] = "COMMIT",
+	[ROLLBACK] = "ROLLBACK",
+	[MARK] = "SAVEPOINT m",
+	[RELEASE] = "RELEASE m",
+	[UNDO] = "ROLLBACK TO m",
+};
+
+/* A prepared scan.  Busy while its rows are read: a scan inside the same scan needs a second one. */
+struct scan_stmt {
+	struct scan_stmt *next;
+	struct pt_sql_scan q;
+	sqlite3_stmt *s;
+	bool busy;
+};
+struct conn_table {
+	sqlite3_stmt *verb[PT_SQL_VERBS];
+	struct scan_stmt *scans;
+};
+
+/* What undo() has to do. */
+enum mark {
+	MARK_AT_START, /* nothing was written before the mark: roll back everything */
+	MARK_WANTED,   /* nothing was written since the mark: nothing */
+	MARK_SET,      /* there is a savepoint */
+};
+struct sqlite_tx {
+	struct pt_tx base;
+	enum mark mark;
+	bool begun;
+	bool saved;  /* a savepoint is open */
+	bool broken; /* SQLite rolled everything back after a failure: only rollback is left */
+};
+struct conn {
+	struct sqlite_tx tx;
+	struct conn *next; /* idle readers */
+	sqlite3 *h;
+	sqlite3_stmt *ctl[N_CTL];
+	struct conn_table tables[];
+};
+struct sqlite_db {
+	struct pt_db base;
+	struct pt_layout *layouts;
+	size_t n_tables;
+	char *path;
+	int lock_fd;
+	pthread_mutex_t lock; /* guards what follows */
+	pthread_cond_t writer_idle, reader_idle;
+	bool writing;
+	struct conn *writer, *readers;
+	unsigned n_readers; /* idle or not */
+};
+
+static struct sqlite_db *db_of(const struct pt_tx *tx)
+{
+	return pt_container_of(tx->db, struct sqlite_db, base);
+}
+
+static struct conn *conn_of(const struct pt_tx *tx)
+{
+	return pt_container_of(tx, struct conn, tx.base);
+}
+
+/* Connections */
+
+static void conn_free(struct sqlite_db *db, struct conn *c)
+{
+	if (!c)
+		return;
+	for (int i = 0; i < N_CTL; i++)
+		(void)sqlite3_finalize(c->ctl[i]);
+	for (size_t i = 0; i < db->n_tables; i++) {
+		struct scan_stmt *s;
+
+		for (int v = 0; v < PT_SQL_VERBS; v++)
+			(void)sqlite3_finalize(c->tables[i].verb[v]);
+		while ((s = c->tables[i].scans)) {
+			c->tables[i].scans = s->next;
+			(void)sqlite3_finalize(s->s);
+			free(s);
+		}
+	}
+	(void)sqlite3_close(c->h); /* the last one folds the log into the file; a failure leaves that to the next open */
+	free(c);
+}
+
+static int conn_open(struct sqlite_db *db, bool write, struct conn **ret, struct pt_err *err)
+{
+	/* The cache holds the pages that a commit group changes.  Checkpoints each 16 MiB of log: the same hot pages are
+	 * written to the file once per checkpoint, not once per commit.  auto_vacuum must precede the first table, it lets
+	 * maintain() shrink the file. */
+	static const char writer_pragmas[] = "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+					     "PRAGMA wal_autocheckpoint=4096; PRAGMA journal_size_limit=67108864;"
+					     "PRAGMA cache_size=-8192; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY;"
+					     "PRAGMA trusted_schema=OFF";
+	static const char reader_pragmas[] =
+		"PRAGMA query_only=ON; PRAGMA cache_size=-1024; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY;"
+		"PRAGMA trusted_schema=OFF";
+	struct conn *c = calloc(1, sizeof(*c) + db->n_tables * sizeof(c->tables[0]));
+	int rc = PT_OK;
+
+	if (!c)
+		return pt_fail_oom(err);
+	c->tx.base = (struct pt_tx) { .db = &db->base, .write = write };
+	if (sqlite3_open_v2(db->path, &c->h, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, NULL) !=
+		    SQLITE_OK ||
+	    sqlite3_extended_result_codes(c->h, 1) != SQLITE_OK || sqlite3_busy_timeout(c->h, BUSY_MS) != SQLITE_OK)
+		rc = c->h ? pt_sql_fail(c->h, err, "open") : pt_fail_oom(err);
+	if (rc == 0 && write)
+		rc = pt_sqlite_check(c->h, err); /* the pragmas would change a file that is not ours */
+	if (rc == 0)
+		rc = pt_sql_exec(c->h, write ? writer_pragmas : reader_pragmas, err);
+	for (int i = 0; rc == 0 && i < N_CTL; i++)
+		if (sqlite3_prepare_v3(c->h, ctl_sql[i], -1, SQLITE_PREPARE_PERSISTENT, &c->ctl[i], NULL) != SQLITE_OK)
+			rc = pt_sql_fail(c->h, err, "prepare");
+	if (rc < 0) {
+		conn_free(db, c);
+		return rc;
+	}
+	*ret = c;
+	return PT_OK;
+}
+
+static int prepare(struct conn *c, struct pt_buf *text, sqlite3_stmt **ret, struct pt_err *err)
+{
+	int rc = pt_buf_done(text, err);
+
+	if (rc == 0 && sqlite3_prepare_v3(c->h, text->p, -1, SQLITE_PREPARE_PERSISTENT, ret, NULL) != SQLITE_OK)
+		rc = pt_sql_fail(c->h, err, "prepare");
+	return rc;
+}
+
+static int verb_stmt(struct conn *c, const struct pt_layout *l, size_t table, enum pt_sql_verb verb, sqlite3_stmt **ret,
+		     struct pt_err *err)
+{
+	sqlite3_stmt **s = &c->tables[table].verb[verb];
+
+	if (!*s) {
+		pt_auto_buf b = PT_BUF_INIT(64 * 1024);
+		int rc;
+
+		pt_sql_verb(&b, l, verb);
+		rc = prepare(c, &b, s, err);
+		if (rc < 0)
+			return rc;
+	}
+	*ret = *s;
+	return PT_OK;
+}
+
+static int scan_stmt(struct conn *c, const struct pt_layout *l, size_t table, const struct pt_sql_scan *q, struct scan_stmt **ret,
+		     struct pt_err *err)
+{
+	struct scan_stmt *s = c->tables[table].scans;
+	pt_auto_buf b = PT_BUF_INIT(64 * 1024);
+	int rc;
+
+	while (s && (s->busy || s->q.order != q->order || s->q.n_eq != q->n_eq || s->q.bound != q->bound || s->q.desc != q->desc))
+		s = s->next;
+	if (!s) {
+		s = calloc(1, sizeof(*s));
+		if (!s)
+			return pt_fail_oom(err);
+		s->q = *q;
+		pt_sql_scan(&b, l, q);
+		rc = prepare(c, &b, &s->s, err);
+		if (rc < 0) {
+			free(s);
+			return rc;
+		}
+		s->next = c->tables[table].scans;
+		c->tables[table].scans = s;
+	}
+	*ret = s;
+	return PT_OK;
+}
+
+static int run_ctl(struct conn *c, enum ctl what, struct pt_err *err)
+{
+	sqlite3_stmt *s = c->ctl[what];
+	int rc = sqlite3_step(s), failed = rc == SQLITE_DONE || rc == SQLITE_ROW ? 0 : pt_sql_fail(c->h, err, ctl_sql[what]);
+
+	(void)sqlite3_reset(s); /* repeats the failure of the step */
+	return failed;
+}
+
+/* Inside a transaction */
+
+static int broken(struct pt_err *err)
+{
+	(void)pt_fail(err, PT_E_IO, "the transaction was rolled back after an earlier failure");
+	return pt_hint(err, "look at the disk: is it full, or failing?");
+}
+
+/* Before the first statement of a write transaction: begin it.  BEGIN IMMEDIATE even for a read, since no other writer is there
+ * to wait for, and reads then share one lock of the file. */
+static int start(struct sqlite_tx *tx, struct pt_err *err)
+{
+	int rc;
+
+	if (tx->broken)
+		return broken(err);
+	if (tx->begun)
+		return PT_OK;
+	rc = run_ctl(conn_of(&tx->base), BEGIN_WRITE, err);
+	tx->begun = rc == 0;
+	return rc;
+}
+
+/* Before a write.  The savepoint is made by the first write after a mark: jobs that write nothing cost none. */
+static int start_write(struct sqlite_tx *tx, struct pt_err *err)
+{
+	struct conn *c = conn_of(&tx->base);
+	int rc;
+
+	if (!tx->base.write)
+		return pt_fail(err, PT_E_INTERNAL, "write in a read transaction");
+	rc = start(tx, err);
+	if (rc < 0 || tx->mark != MARK_WANTED)
+		return rc;
+	if (tx->saved && (rc = run_ctl(c, RELEASE, err)) < 0)
+		return rc;
+	tx->saved = false;
+	rc = run_ctl(c, MARK, err);
+	if (rc < 0)
+		return rc;
+	tx->saved = true;
+	tx->mark = MARK_SET;
+	return PT_OK;
+}
+
+/* A full disk, an I/O error or no memory may make SQLite roll back everything: then nothing of the transaction may be
+ * committed. */
+static int after_failure(struct sqlite_tx *tx, int rc)
+{
+	if (tx->begun && sqlite3_get_autocommit(conn_of(&tx->base)->h))
+		tx->broken = true;
+	return rc;
+}
+
+static int sqlite_get(struct pt_tx *base, const struct pt_table *t, void *rec, struct pt_err *err)
+{
+	struct sqlite_tx *tx = pt_container_of(base, struct sqlite_tx, base);
+	struct sqlite_db *db = db_of(base);
+	struct conn *c = conn_of(base);
+	size_t i = pt_layout_find(db->layouts, db->n_tables, t);
+	const struct pt_layout *l = &db->layouts[i];
+	sqlite3_stmt *s;
+	int rc = start(tx, err), step;
+
+	if (rc < 0 || (rc = verb_stmt(c, l, i, PT_SQL_GET, &s, err)) < 0)
+		return rc;
+	for (size_t k = 0; rc == 0 && k < l->n_key; k++)
+		rc = pt_sql_bind(s, (int)k + 1, &t->shape->fields[k], rec, err);
+	if (rc < 0)
+		return rc;
+	step = sqlite3_step(s);
+	if (step == SQLITE_DONE)
+		rc = pt_fail(err, PT_E_NOT_FOUND, "%s: no such row", t->name);
+	else if (step != SQLITE_ROW)
+		rc = after_failure(tx, pt_sql_fail(c->h, err, t->name));
+	for (size_t k = l->n_key; rc == 0 && k < t->shape->n; k++)
+		rc = pt_sql_load(s, (int)(k - l->n_key), &t->shape->fields[k], rec, err);
+	(void)sqlite3_reset(s); /* repeats the failure of the step */
+	return rc;
+}
+
+static int write_row(struct pt_tx *base, const struct pt_table *t, const void *rec, enum pt_sql_verb verb, struct pt_err *err)
+{
+	struct sqlite_tx *tx = pt_container_of(base, struct sqlite_tx, base);
+	struct sqlite_db *db = db_of(base);
+	struct conn *c = conn_of(base);
+	size_t i = pt_layout_find(db->layouts, db->n_tables, t), n_params;
+	const struct pt_layout *l = &db->layouts[i];
+	sqlite3_stmt *s;
+	int rc = start_write(tx, err), step;
+
+	if (rc < 0 || (verb != PT_SQL_REMOVE && (rc = pt_layout_check(l, rec, err)) < 0) ||
+	    (rc = verb_stmt(c, l, i, verb, &s, err)) < 0)
+		return rc;
+	n_params = verb == PT_SQL_REMOVE ? l->n_key : t->shape->n;
+	for (size_t k = 0; rc == 0 && k < n_params; k++)
+		rc = pt_sql_bind(s, (int)k + 1, &t->shape->fields[k], rec, err);
+	if (rc < 0)
+		return rc;
+	step = sqlite3_step(s);
+	if ((step & 0xff) == SQLITE_CONSTRAINT)
+		rc = pt_sql_conflict(c->h, l, err);
+	else if (step != SQLITE_DONE)
+		rc = after_failure(tx, pt_sql_fail(c->h, err, t->name));
+	else if (verb != PT_SQL_INSERT && sqlite3_changes(c->h) == 0)
+		rc = pt_fail(err, PT_E_NOT_FOUND, "%s: no such row", t->name);
+	(void)sqlite3_reset(s); /* repeats the failure of the step */
+	if (rc == 0)
+		base->dirty = true;
+	return rc;
+}
+
+static int sqlite_insert(struct pt_tx *tx, const struct pt_table *t, const void *rec, struct pt_err *err)
+{
+	return write_row(tx, t, rec, PT_SQL_INSERT, err);
+}
+
+static int sqlite_update(struct pt_tx *tx, const struct pt_table *t, const void *rec, struct pt_err *err)
+{
+	return write_row(tx, t, rec, PT_SQL_UPDATE, err);
+}
+
+static int sqlite_remove(struct pt_tx *tx, const struct pt_table *t, const void *rec, struct pt_err *err)
+{
+	return write_row(tx, t, rec, PT_SQL_REMOVE, err);
+}
+
+static int bind_scan(sqlite3_stmt *s, const struct pt_order *o, const struct pt_scan *q, const struct pt_field *bound,
+		     struct pt_err *err)
+{
+	int param = 0, rc = PT_OK, b = SQLITE_OK;
+
+	for (unsigned k = 0; rc == 0 && k < q->n_eq; k++)
+		rc = pt_sql_bind(s, ++param, o->cols[k], q->match, err);
+	if (rc < 0)
+		return rc;
+	if (bound)
+		b = q->has_less_than ? sqlite3_bind_int64(s, ++param, q->less_than)
+				     : sqlite3_bind_text64(s, ++param, q->beyond, strlen(q->beyond), SQLITE_STATIC, SQLITE_UTF8);
+	if (b != SQLITE_OK || sqlite3_bind_int64(s, ++param, q->limit ? (int64_t)q->limit : -1) != SQLITE_OK)
+		return pt_sql_fail(sqlite3_db_handle(s), err, "scan");
+	return PT_OK;
+}
+
+static int sqlite_scan(struct pt_tx *base, const struct pt_table *t, const struct pt_scan *q, int (*fn)(void *arg, void *rec),
+		       void *arg, struct pt_err *err)
+{
+	struct sqlite_tx *tx = pt_container_of(base, struct sqlite_tx, base);
+	struct sqlite_db *db = db_of(base);
+	struct conn *c = conn_of(base);
+	size_t i = pt_layout_find(db->layouts, db->n_tables, t);
+	const struct pt_layout *l = &db->layouts[i];
+	pt_auto(pt_freep) void *rec = calloc(1, t->shape->size);
+	struct pt_sql_scan text = { .n_eq = q->n_eq, .desc = q->desc };
+	const struct pt_field *bound;
+	struct scan_stmt *s = NULL;
+	int rc = rec ? start(tx, err) : pt_fail_oom(err), step = SQLITE_DONE;
+
+	if (rc < 0 || (rc = pt_layout_scan(l, q, &text.order, &bound, err)) < 0)
+		return rc;
+	text.bound = !bound ? PT_SQL_NO_BOUND : q->has_less_than ? PT_SQL_LESS_THAN : PT_SQL_BEYOND;
+	if ((rc = scan_stmt(c, l, i, &text, &s, err)) < 0 || (rc = bind_scan(s->s, text.order, q, bound, err)) < 0)
+		return rc;
+	s->busy = true;
+	while (rc == 0 && (step = sqlite3_step(s->s)) == SQLITE_ROW) {
+		for (size_t k = 0; rc == 0 && k < t->shape->n; k++)
+			rc = pt_sql_load(s->s, (int)k, &t->shape->fields[k], rec, err);
+		if (rc == 0)
+			rc = fn(arg, rec);
+		pt_shape_release(t->shape, rec);
+	}
+	if (rc == 0 && step != SQLITE_DONE)
+		rc = after_failure(tx, pt_sql_fail(c->h, err, t->name));
+	(void)sqlite3_reset(s->s); /* repeats the failure of the step */
+	s->busy = false;
+	return rc < 0 ? rc : PT_OK;
+}
+
+/* Transactions */
+
+/* Give the connection back. */
+static void end(struct sqlite_tx *tx)
+{
+	struct sqlite_db *db = db_of(&tx->base);
+	struct conn *c = conn_of(&tx->base);
+
+	if (!sqlite3_get_autocommit(c->h) && run_ctl(c, ROLLBACK, NULL) < 0)
+		pt_assert(sqlite3_get_autocommit(c->h)); /* an I/O error may be told, but the transaction is over */
+	pthread_mutex_lock(&db->lock);
+	if (tx->base.write) {
+		db->writing = false;
+		pthread_cond_signal(&db->writer_idle);
+	} else {
+		c->next = db->readers;
+		db->readers = c;
+		pthread_cond_signal(&db->reader_idle);
+	}
+	pthread_mutex_unlock(&db->lock);
+}
+
+static struct conn *take_writer(struct sqlite_db *db)
+{
+	pthread_mutex_lock(&db->lock);
+	while (db->writing)
+		pthread_cond_wait(&db->writer_idle, &db->lock);
+	db->writing = true;
+	pthread_mutex_unlock(&db->lock);
+	return db->writer;
+}
+
+static int take_reader(struct sqlite_db *db, struct conn **ret, struct pt_err *err)
+{
+	struct conn *c;
+	int rc;
+
+	pthread_mutex_lock(&db->lock);
+	while (!db->readers && db->n_readers == MAX_READERS)
+		pthread_cond_wait(&db->reader_idle, &db->lock);
+	c = db->readers;
+	if (c)
+		db->readers = c->next;
+	else
+		db->n_readers++;
+	pthread_mutex_unlock(&db->lock);
+	if (c) {
+		*ret = c;
+		return PT_OK;
+	}
+	rc = conn_open(db, false, ret, err);
+	if (rc < 0) {
+		pthread_mutex_lock(&db->lock);
+		db->n_readers--;
+		pthread_cond_signal(&db->reader_idle);
+		pthread_mutex_unlock(&db->lock);
+	}
+	return rc;
+}
+
+static int sqlite_begin(struct pt_db *base, bool write, struct pt_tx **ret, struct pt_err *err)
+{
+	struct sqlite_db *db = pt_container_of(base, struct sqlite_db, base);
+	struct conn *c;
+	int rc = PT_OK;
+
+	if (write)
+		c = take_writer(db);
+	else
+		rc = take_reader(db, &c, err);
+	if (rc < 0)
+		return rc;
+	c->tx = (struct sqlite_tx) { .base = { .db = base, .write = write } };
+	if (!write) {
+		c->tx.begun = true;
+		if ((rc = run_ctl(c, BEGIN_READ, err)) < 0 || (rc = run_ctl(c, SNAPSHOT, err)) < 0) {
+			end(&c->tx);
+			return rc;
+		}
+	}
+	*ret = &c->tx.base;
+	return PT_OK;
+}
+
+static int sqlite_commit(struct pt_tx *base, struct pt_err *err)
+{
+	struct sqlite_tx *tx = pt_container_of(base, struct sqlite_tx, base);
+	int rc = tx->broken ? broken(err) : tx->begun ? run_ctl(conn_of(base), COMMIT, err) : PT_OK;
+
+	end(tx);
+	return rc;
+}
+
+static void sqlite_rollback(struct pt_tx *base)
+{
+	end(pt_container_of(base, struct sqlite_tx, base));
+}
+
+static int sqlite_mark(struct pt_tx *base, struct pt_err *err)
+{
+	struct sqlite_tx *tx = pt_container_of(base, struct sqlite_tx, base);
+
+	if (!base->write)
+		return pt_fail(err, PT_E_INTERNAL, "mark in a read transaction");
+	tx->mark = base->dirty ? MARK_WANTED : MARK_AT_START;
+	return PT_OK;
+}
+
+static int sqlite_undo(struct pt_tx *base, struct pt_err *err)
+{
+	struct sqlite_tx *tx = pt_container_of(base, struct sqlite_tx, base);
+	int rc;
+
+	if (!base->write)
+		return pt_fail(err, PT_E_INTERNAL, "undo in a read transaction");
+	if (tx->broken)
+		return broken(err);
+	if (tx->mark == MARK_WANTED || !base->dirty)
+		return PT_OK;
+	rc = run_ctl(conn_of(base), tx->mark == MARK_SET ? UNDO : ROLLBACK, err);
+	if (rc < 0)
+		return after_failure(tx, rc);
+	if (tx->mark == MARK_AT_START)
+		tx->begun = base->dirty = false;
+	return PT_OK;
+}
+
+/* The database */
+
+static int check_integrity(struct sqlite_db *db, struct pt_err *err)
+{
+	struct pt_tx *tx;
+	sqlite3_stmt *s = NULL;
+	sqlite3 *h;
+	const char *text;
+	int rc = sqlite_begin(&db->base, false, &tx, err);
+
+	if (rc < 0)
+		return rc;
+	h = conn_of(tx)->h;
+	if (sqlite3_prepare_v2(h, "PRAGMA quick_check(1)", -1, &s, NULL) != SQLITE_OK || sqlite3_step(s) != SQLITE_ROW)
+		rc = pt_sql_fail(h, err, "integrity check");
+	else if ((text = (const char *)sqlite3_column_text(s, 0)) && strcmp(text, "ok") != 0) {
+		(void)pt_fail(err, PT_E_CORRUPT, "integrity check: %s", text);
+		rc = pt_hint(err, "the database file is damaged: stop, keep a copy of it, and restore a backup");
+	}
+	(void)sqlite3_finalize(s); /* repeats the failure of the step */
+	sqlite_rollback(tx);
+	return rc;
+}
+
+static int sqlite_maintain(struct pt_db *base, struct pt_err *err)
+{
+	struct sqlite_db *db = pt_container_of(base, struct sqlite_db, base);
+	int64_t n_free = INT64_MAX, before;
+	int rc = check_integrity(db, err);
+
+	if (rc < 0)
+		return rc;
+	do { /* in portions, so that writers get their turn */
+		struct conn *c = take_writer(db);
+		char text[60];
+
+		before = n_free;
+		c->tx = (struct sqlite_tx) { .base = { .db = base, .write = true } };
+		snprintf(text, sizeof(text), "PRAGMA incremental_vacuum(%d)", VACUUM_PAGES);
+		rc = pt_sql_int(c->h, "PRAGMA freelist_count", &n_free, err);
+		if (rc == 0 && n_free && n_free < before)
+			rc = pt_sql_exec(c->h, text, err);
+		end(&c->tx);
+	} while (rc == 0 && n_free && n_free < before);
+	return rc;
+}
+
+static void sqlite_close(struct pt_db *base)
+{
+	struct sqlite_db *db = pt_container_of(base, struct sqlite_db, base);
+
+	while (db->readers) {
+		struct conn *c = db->readers;
+
+		db->readers = c->next;
+		db->n_readers--;
+		conn_free(db, c);
+	}
+	pt_assert(!db->writing && !db->n_readers); /* transactions end before their database */
+	conn_free(db, db->writer);
+	if (db->lock_fd >= 0)
+		(void)close(db->lock_fd); /* the lock goes with it; the file stays: removing it would race with the next owner */
+	pthread_mutex_destroy(&db->lock);
+	pthread_cond_destroy(&db->writer_idle);
+	pthread_cond_destroy(&db->reader_idle);
+	pt_layouts_free(db->layouts, db->n_tables);
+	free(db->path);
+	free(db);
+}
+
+static const struct pt_db_ops sqlite_ops = {
+	.name = "sqlite",
+	.begin = sqlite_begin,
+	.commit = sqlite_commit,
+	.rollback = sqlite_rollback,
+	.mark = sqlite_mark,
+	.undo = sqlite_undo,
+	.get = sqlite_get,
+	.insert = sqlite_insert,
+	.update = sqlite_update,
+	.remove = sqlite_remove,
+	.scan = sqlite_scan,
+	.maintain = sqlite_maintain,
+	.close = sqlite_close,
+};
+
+/* PATH.lock, held by flock(2) while the database is open, holds our process id for the message of the loser. */
+static int take_lock(struct sqlite_db *db, struct pt_err *err)
+{
+	pt_auto_buf path = PT_BUF_INIT(8192);
+	char pid[24] = "";
+	ssize_t n;
+	int rc;
+
+	pt_buf_fmt(&path, "%s.lock", db->path);
+	rc = pt_buf_done(&path, err);
+	if (rc < 0)
+		return rc;
+	db->lock_fd = open(path.p, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (db->lock_fd < 0)
+		return pt_fail_sys(err, errno == EACCES || errno == EROFS ? PT_E_DENIED : PT_E_IO, "open '%s'", path.p);
+	if (flock(db->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK)
+			return pt_fail_sys(err, PT_E_IO, "lock '%s'", path.p);
+		n = pread(db->lock_fd, pid, sizeof(pid) - 1, 0);
+		pid[n > 0 ? strspn(pid, "0123456789") : 0] = '\0';
+		(void)pt_fail(err, PT_E_CONFLICT, "another gateway (pid %s) uses this database", pid[0] ? pid : "unknown");
+		return pt_hint(err, "stop it first, or give this one a database of its own");
+	}
+	n = snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
+	if (ftruncate(db->lock_fd, 0) < 0 || pwrite(db->lock_fd, pid, (size_t)n, 0) != n)
+		return pt_fail_sys(err, PT_E_IO, "write '%s'", path.p);
+	return PT_OK;
+}
+
+/* Make the folder and the empty file (SQLite would make it readable for others) so that their names survive power loss. */
+static int make_file(const char *path, struct pt_err *err)
+{
+	pt_auto(pt_freep) char *dir = strdup(path);
+	pt_auto(pt_closep) int fd = -1;
+	struct stat st;
+
+	if (!dir)
+		return pt_fail_oom(err);
+	*(strrchr(dir, '/') + (strrchr(dir, '/') == dir)) = '\0';
+	if (stat(path, &st) == 0)
+		return S_ISREG(st.st_mode) ? PT_OK : pt_fail(err, PT_E_INVALID, "not a file");
+	if (stat(dir, &st) < 0) {
+		int rc = pt_mkdirs(dir, err);
+
+		if (rc < 0)
+			return rc;
+	}
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return pt_fail_sys(err, errno == EACCES || errno == EROFS ? PT_E_DENIED : PT_E_IO, "create the file");
+	return pt_fsync_dir(dir, err);
+}
+
+static int open_file(struct sqlite_db *db, struct pt_err *err)
+{
+	sqlite3_stmt *s = NULL;
+	const char *mode = NULL;
+	int rc;
+
+	if ((rc = make_file(db->path, err)) < 0 || (rc = take_lock(db, err)) < 0 ||
+	    (rc = conn_open(db, true, &db->writer, err)) < 0)
+		return rc;
+	if (sqlite3_prepare_v2(db->writer->h, "PRAGMA journal_mode", -1, &s, NULL) == SQLITE_OK && sqlite3_step(s) == SQLITE_ROW)
+		mode = (const char *)sqlite3_column_text(s, 0);
+	if (!mode || strcmp(mode, "wal") != 0) {
+		(void)pt_fail(err, PT_E_UNSUPPORTED,
+			      "the file system cannot share memory between processes, which the log needs");
+		rc = pt_hint(err, "put the database on a local file system");
+	}
+	(void)sqlite3_finalize(s);
+	return rc < 0 ? rc : pt_sqlite_schema(db->writer->h, db->layouts, db->n_tables, err);
+}
+
+int pt_db_sqlite_open(struct pt_db **ret, const char *rest, struct pt_layout *l, size_t n, struct pt_err *err)
+{
+	struct sqlite_db *db = calloc(1, sizeof(*db));
+	int rc;
+
+	if (!db) {
+		pt_layouts_free(l, n);
+		return pt_fail_oom(err);
+	}
+	db->base.ops = &sqlite_ops;
+	db->layouts = l;
+	db->n_tables = n;
+	db->lock_fd = -1;
+	pthread_mutex_init(&db->lock, NULL);
+	pthread_cond_init(&db->writer_idle, NULL);
+	pthread_cond_init(&db->reader_idle, NULL);
+	/* "./" in front: ":memory:" and "file:" are names like any other. */
+	if (asprintf(&db->path, "%s%s", rest[0] == '/' ? "" : "./", rest) < 0)
+		db->path = NULL;
+	rc = !db->path ? pt_fail_oom(err) : !rest[0] ? pt_fail(err, PT_E_INVALID, "the path is missing") : open_file(db, err);
+	if (rc < 0) {
+		sqlite_close(&db->base);
+		return pt_err_wrap(err, rc, "database '%s'", rest);
+	}
+	*ret = &db->base;
+	return PT_OK;
+}

@@ -1,0 +1,176 @@
+/* Bodies of large results: one file each below the blob folder, in 256 subfolders.  A blob is written whole and fsynced before the row that
+ * names it is committed; after a crash a blob that no row names is an orphan and is removed at the next start. */
+#include "base/id.h"
+#include "gateway/internal.h"
+#include "os/file.h"
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+struct pt_blob_writer {
+	struct pt_gateway *g;
+	int fd;
+	bool committed;
+	char name[64], path[4200], dir[4160];
+};
+
+/* Ids share their first characters (time), so the folder comes from the last two. */
+static void place(const struct pt_gateway *g, const char *name, char *dir, size_t dir_size, char *path, size_t path_size)
+{
+	size_t n = strlen(name);
+
+	snprintf(dir, dir_size, "%s/%s", g->blob_dir, n > 2 ? name + n - 2 : "xx");
+	snprintf(path, path_size, "%s/%s", dir, name);
+}
+
+static bool name_ok(const char *name)
+{
+	return pt_id_valid(name, "blob");
+}
+
+int pt_blob_begin(struct pt_gateway *g, struct pt_blob_writer **ret, struct pt_err *err)
+{
+	struct pt_blob_writer *w = calloc(1, sizeof(*w));
+	char id[PT_ID_SIZE];
+	int rc;
+
+	if (!w)
+		return pt_fail_oom(err);
+	w->g = g;
+	pt_id_new(id, "blob");
+	snprintf(w->name, sizeof(w->name), "%s", id);
+	place(g, w->name, w->dir, sizeof(w->dir), w->path, sizeof(w->path));
+	if ((rc = pt_mkdirs(w->dir, err)) < 0) {
+		free(w);
+		return rc;
+	}
+	w->fd = open(w->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (w->fd < 0) {
+		free(w);
+		return pt_fail_sys(err, PT_E_IO, "create a blob file");
+	}
+	*ret = w;
+	return PT_OK;
+}
+
+int pt_blob_write(struct pt_blob_writer *w, const void *p, size_t n, struct pt_err *err)
+{
+	int rc = pt_write_all(w->fd, p, n, err);
+
+	if (rc < 0 && err->sys == ENOSPC) {
+		err->code = PT_E_UNAVAILABLE; /* the agent keeps the result and tries again */
+		return pt_hint(err, "the gateway's disk is full: make room in its blob folder");
+	}
+	return rc;
+}
+
+int pt_blob_commit(struct pt_blob_writer *w, char **ret_name, struct pt_err *err)
+{
+	int rc;
+
+	if (fsync(w->fd) < 0)
+		return pt_fail_sys(err, PT_E_IO, "fsync a blob file");
+	if ((rc = pt_fsync_dir(w->dir, err)) < 0)
+		return rc;
+	*ret_name = strdup(w->name);
+	if (!*ret_name)
+		return pt_fail_oom(err);
+	w->committed = true;
+	return PT_OK;
+}
+
+void pt_blob_abort(struct pt_blob_writer *w)
+{
+	if (!w)
+		return;
+	(void)close(w->fd);
+	if (!w->committed)
+		(void)unlink(w->path); /* what stays is swept at the next start */
+	free(w);
+}
+
+int pt_blob_open(struct pt_gateway *g, const char *name, int *ret_fd, struct pt_err *err)
+{
+	char dir[4160], path[4200];
+	int fd;
+
+	if (!name_ok(name))
+		return pt_fail(err, PT_E_CORRUPT, "bad blob name");
+	place(g, name, dir, sizeof(dir), path, sizeof(path));
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return pt_fail_sys(err, PT_E_CORRUPT, "the stored result is missing");
+	*ret_fd = fd;
+	return PT_OK;
+}
+
+void pt_blob_remove(struct pt_gateway *g, const char *name)
+{
+	char dir[4160], path[4200];
+
+	if (!name_ok(name))
+		return;
+	place(g, name, dir, sizeof(dir), path, sizeof(path));
+	(void)unlink(path);
+}
+
+/* --- orphans --- */
+
+struct known {
+	const char *name;
+	bool found;
+};
+
+static int same_blob(void *arg, void *rec)
+{
+	struct known *k = arg;
+	const struct pt_rec_result *r = rec;
+
+	k->found = r->blob && strcmp(r->blob, k->name) == 0;
+	return k->found;
+}
+
+static int sweep_dir(struct pt_gateway *g, struct pt_tx *tx, const char *sub, struct pt_err *err)
+{
+	char path[4160];
+	struct dirent *e;
+	DIR *d;
+	int rc = PT_OK;
+
+	snprintf(path, sizeof(path), "%s/%s", g->blob_dir, sub);
+	if (!(d = opendir(path)))
+		return PT_OK;
+	while (rc >= 0 && (e = readdir(d))) {
+		struct pt_rec_result match = { 0 };
+		struct known k = { .name = e->d_name };
+
+		if (!name_ok(e->d_name))
+			continue;
+		match.blob = e->d_name;
+		rc = pt_tx_scan(tx, &pt_results, &(struct pt_scan){ .index = &pt_results_by_blob, .match = &match, .n_eq = 1 }, same_blob, &k,
+				err);
+		if (rc >= 0 && !k.found)
+			(void)unlinkat(dirfd(d), e->d_name, 0);
+	}
+	closedir(d);
+	return rc < 0 ? rc : PT_OK;
+}
+
+int pt_blob_sweep(struct pt_gateway *g, struct pt_err *err)
+{
+	pt_auto(pt_tx_rollbackp) struct pt_tx *tx = NULL;
+	int rc = pt_mkdirs(g->blob_dir, err);
+	struct dirent *e;
+	DIR *d;
+
+	if (rc < 0 || (rc = pt_db_begin(g->db, false, &tx, err)) < 0)
+		return rc;
+	if (!(d = opendir(g->blob_dir)))
+		return pt_fail_sys(err, PT_E_IO, "open blob folder '%s'", g->blob_dir);
+	while (rc == 0 && (e = readdir(d)))
+		if (e->d_name[0] != '.')
+			rc = sweep_dir(g, tx, e->d_name, err);
+	closedir(d);
+	return rc;
+}

@@ -1,0 +1,457 @@
+/* Dispatch: exchanges and results come in, leases go out.  Everything here but the request handlers runs on the writer's thread, inside
+ * its transaction; answers go out after the commit. */
+#include "base/clock.h"
+#include "base/id.h"
+#include "base/log.h"
+#include "gateway/exchange.h"
+#include <stdio.h>
+#include <utlist.h>
+
+/* --- leasing --- */
+
+struct ready {
+	const struct pt_list *types; /* what the instance can run; empty = everything */
+	struct pt_list ops;          /* of struct pt_rec_operation, taken out of the scan */
+	size_t want;
+	struct pt_err *err;
+};
+
+static bool can_run(const struct pt_list *types, const char *type)
+{
+	for (size_t i = 0; i < types->n; i++)
+		if (strcmp(((char **)types->items)[i], type) == 0)
+			return true;
+	return types->n == 0;
+}
+
+static int collect_ready(void *arg, void *rec)
+{
+	struct ready *r = arg;
+	int rc;
+
+	if (!can_run(r->types, ((struct pt_rec_operation *)rec)->type))
+		return 0;
+	rc = pt_list_append(&r->ops, sizeof(struct pt_rec_operation), rec, r->err);
+	if (rc < 0)
+		return rc;
+	memset(rec, 0, sizeof(struct pt_rec_operation)); /* its members are ours now */
+	return r->ops.n == r->want;
+}
+
+static int fill_lease(struct pt_tx *tx, const struct pt_rec_operation *op, struct pt_lease *l, struct pt_err *err)
+{
+	pt_auto_rec(integration) in = { 0 };
+	int rc;
+
+	pt_id_copy(l->operation, op->id);
+	l->attempt = op->attempt;
+	l->limits = (struct pt_limits){ .timeout_ms = op->timeout_ms, .max_rows = op->max_rows, .max_bytes = op->max_bytes };
+	l->deadline = op->deadline;
+	l->lease_ms = PT_LEASE_MS;
+	l->type = strdup(op->type);
+	l->delivery = strdup(op->at_most_once ? "at-most-once" : "at-least-once");
+	if (!l->type || !l->delivery)
+		return pt_fail_oom(err);
+	if ((rc = pt_json_parse(op->input, strlen(op->input), &l->input, err)) < 0)
+		return pt_err_wrap(err, rc, "stored input of %s", op->id);
+	if (!*op->integration)
+		return PT_OK;
+	pt_id_copy(in.id, op->integration);
+	rc = pt_tx_get(tx, &pt_integrations, &in, err);
+	if (rc == PT_E_NOT_FOUND)
+		return PT_OK; /* deleted meanwhile: the agent says that the operation needs one */
+	if (rc < 0)
+		return rc;
+	l->connection_type = pt_steal(&in.connection_type);
+	l->credential = (struct pt_credential_ref){ .type = pt_steal(&in.credential_type), .file_path = pt_steal(&in.file_path),
+						    .env_var_name = pt_steal(&in.env_var_name) };
+	return PT_OK;
+}
+
+static int append_lease(struct pt_tx *tx, const struct pt_rec_operation *op, struct pt_list *leases, struct pt_err *err)
+{
+	struct pt_lease l = { 0 };
+	int rc = fill_lease(tx, op, &l, err);
+
+	if (rc == 0)
+		rc = pt_list_append(leases, sizeof(l), &l, err);
+	if (rc < 0)
+		pt_shape_release(&pt_lease_shape, &l);
+	return rc;
+}
+
+static int scan_ready(struct pt_tx *tx, const char *agent, struct ready *r, struct pt_err *err)
+{
+	struct pt_rec_operation match = { .queue = PT_QUEUE_READY };
+
+	pt_id_copy(match.agent, agent);
+	r->err = err;
+	return pt_tx_scan(tx, &pt_operations, &(struct pt_scan){ .index = &pt_operations_by_queue, .match = &match, .n_eq = 2 }, collect_ready,
+			  r, err);
+}
+
+static void ready_release(struct ready *r)
+{
+	for (size_t i = 0; i < r->ops.n; i++)
+		pt_rec_operation_release(&((struct pt_rec_operation *)r->ops.items)[i]);
+	free(r->ops.items);
+}
+
+int pt_lease_some(struct pt_gateway *g, struct pt_tx *tx, const char *agent, const char *instance, const struct pt_list *types, int64_t n,
+		  struct pt_list *leases, struct pt_err *err)
+{
+	struct ready r = { .types = types, .want = (size_t)n };
+	int rc = n > 0 ? scan_ready(tx, agent, &r, err) : PT_OK;
+
+	for (size_t i = 0; rc >= 0 && i < r.ops.n; i++) {
+		struct pt_rec_operation *op = &((struct pt_rec_operation *)r.ops.items)[i];
+
+		rc = pt_op_lease(g, tx, op, instance, err);
+		if (rc == 0)
+			rc = append_lease(tx, op, leases, err);
+	}
+	ready_release(&r);
+	return rc < 0 ? rc : PT_OK;
+}
+
+static int count_row(void *arg, void *rec)
+{
+	(void)rec;
+	++*(int64_t *)arg;
+	return 0;
+}
+
+int pt_free_slots(struct pt_gateway *g, struct pt_tx *tx, const char *instance, int64_t *ret_free, struct pt_err *err)
+{
+	struct pt_rec_lease match = { 0 };
+	int64_t slots, leased = 0;
+	bool draining;
+	int rc;
+
+	*ret_free = 0;
+	if (!pt_presence_slots(g, instance, &slots, &draining) || draining)
+		return PT_OK;
+	pt_id_copy(match.instance, instance);
+	rc = pt_tx_scan(tx, &pt_leases, &(struct pt_scan){ .match = &match, .n_eq = 1 }, count_row, &leased, err);
+	if (rc == 0 && slots - leased > 0)
+		*ret_free = slots - leased;
+	return rc;
+}
+
+/* --- one exchange --- */
+
+static struct pt_holding *held(const struct pt_exchange_request *q, const char *operation, int64_t attempt)
+{
+	struct pt_holding *h = q->holding.items;
+
+	for (size_t i = 0; i < q->holding.n; i++)
+		if (h[i].attempt == attempt && strcmp(h[i].operation, operation) == 0)
+			return &h[i];
+	return NULL;
+}
+
+static struct pt_attempt_ref *released(const struct pt_exchange_request *q, const struct pt_rec_lease *l)
+{
+	struct pt_attempt_ref *r = q->released.items;
+
+	for (size_t i = 0; i < q->released.n; i++)
+		if (r[i].attempt == l->attempt && strcmp(r[i].operation, l->operation) == 0)
+			return &r[i];
+	return NULL;
+}
+
+static int tell(struct pt_list *list, const char *operation, int64_t attempt, enum pt_code code, const char *reason, struct pt_err *err)
+{
+	struct pt_attempt_ref ref = { .attempt = attempt, .reason = strdup(reason), .code = strdup(pt_code_wire(code)) };
+	int rc;
+
+	pt_id_copy(ref.operation, operation);
+	rc = pt_list_append(list, sizeof(ref), &ref, err);
+	if (rc < 0)
+		pt_shape_release(&pt_attempt_ref_shape, &ref);
+	return rc;
+}
+
+static int collect_leases(void *arg, void *rec)
+{
+	struct pt_err ignored;
+
+	return pt_list_append(arg, sizeof(struct pt_rec_lease), rec, &ignored); /* a lease owns no memory */
+}
+
+static int tell_stop(struct pt_exchange *x, struct pt_tx *tx, const struct pt_rec_lease *l, struct pt_err *err)
+{
+	pt_auto_rec(operation) op = { 0 };
+	int rc;
+
+	pt_id_copy(op.id, l->operation);
+	if ((rc = pt_tx_get(tx, &pt_operations, &op, err)) < 0)
+		return rc;
+	return op.cancel_requested
+		       ? tell(&x->a.cancels, l->operation, l->attempt, PT_E_CANCELLED, op.reason ? op.reason : "cancelled", err)
+		       : tell(&x->a.cancels, l->operation, l->attempt, PT_E_DEADLINE, "the operation's deadline has passed", err);
+}
+
+/* What the gateway thinks of one attempt against what the instance says of it. */
+static int reconcile_lease(struct pt_exchange *x, struct pt_tx *tx, struct pt_rec_lease *l, int64_t now, struct pt_err *err)
+{
+	struct pt_gateway *g = x->c->g;
+	struct pt_holding *h = held(x->q, l->operation, l->attempt);
+	struct pt_attempt_ref *given = released(x->q, l);
+	pt_auto_rec(operation) op = { 0 };
+	bool start = h && h->state && strcmp(h->state, "running") == 0 && h->started_at && !l->started, renew;
+	int rc;
+
+	if (given || (!h && x->q->goodbye)) {
+		pt_id_copy(op.id, l->operation);
+		if ((rc = pt_tx_get(tx, &pt_operations, &op, err)) < 0)
+			return rc;
+		return pt_op_give_back(g, tx, &op, false, given && given->reason ? given->reason : "the agent instance is stopping", err);
+	}
+	if (!h && now - l->leased_at > PT_REDELIVER_MS) {
+		pt_id_copy(op.id, l->operation);
+		if ((rc = pt_tx_get(tx, &pt_operations, &op, err)) < 0)
+			return rc;
+		g->m.redelivered++;
+		return append_lease(tx, &op, &x->a.leases, err);
+	}
+	if (!h) { /* perhaps still on its way */
+		if (!x->recheck_at || l->leased_at + PT_REDELIVER_MS < x->recheck_at)
+			x->recheck_at = l->leased_at + PT_REDELIVER_MS + 1;
+		return PT_OK;
+	}
+	if (l->stop_at && (rc = tell_stop(x, tx, l, err)) < 0)
+		return rc;
+	if (start) {
+		pt_id_copy(op.id, l->operation);
+		if ((rc = pt_tx_get(tx, &pt_operations, &op, err)) < 0)
+			return rc;
+		if (op.state == PT_OP_LEASED && (rc = pt_op_started(g, tx, &op, h->started_at, err)) < 0)
+			return rc;
+	}
+	renew = l->until - now < PT_LEASE_MS - 10000 && !(l->stop_at && now - l->stop_at > PT_STOP_GRACE_MS);
+	if (!start && !renew)
+		return PT_OK;
+	l->started |= start;
+	if (renew)
+		l->until = now + PT_LEASE_MS;
+	return pt_tx_update(tx, &pt_leases, l, err);
+}
+
+static int reconcile(struct pt_exchange *x, struct pt_tx *tx, size_t *ret_n, struct pt_err *err)
+{
+	struct pt_holding *h = x->q->holding.items;
+	struct pt_rec_lease match = { 0 }, *l;
+	struct pt_list leases = { 0 };
+	int64_t now = pt_gateway_now(x->c->g);
+	int rc;
+
+	pt_id_copy(match.instance, x->q->instance);
+	rc = pt_tx_scan(tx, &pt_leases, &(struct pt_scan){ .match = &match, .n_eq = 1 }, collect_leases, &leases, err);
+	l = leases.items;
+	x->recheck_at = 0;
+	for (size_t i = 0; rc == 0 && i < leases.n; i++)
+		rc = reconcile_lease(x, tx, &l[i], now, err);
+	/* What it runs and nobody granted, or no longer grants.  Spooled results are sent all the same: the answer to them is the record. */
+	for (size_t i = 0; rc == 0 && i < x->q->holding.n; i++) {
+		bool known = h[i].state && strcmp(h[i].state, "running") != 0;
+
+		for (size_t k = 0; !known && k < leases.n; k++)
+			known = l[k].attempt == h[i].attempt && strcmp(l[k].operation, h[i].operation) == 0;
+		if (!known)
+			rc = tell(&x->a.drops, h[i].operation, h[i].attempt, PT_E_STALE, "the attempt is not this instance's any more", err);
+	}
+	*ret_n = leases.n;
+	free(leases.items);
+	return rc;
+}
+
+static void clear_answer(struct pt_exchange *x)
+{
+	pt_shape_release(&pt_exchange_response_shape, &x->a);
+}
+
+static int exchange_run(struct pt_tx *tx, struct pt_write_job *job, struct pt_err *err)
+{
+	struct pt_call *c = pt_container_of(job, struct pt_call, job);
+	struct pt_exchange *x = c->extra;
+	struct pt_gateway *g = c->g;
+	pt_auto_rec(agent) agent = { 0 };
+	bool tell_now = false;
+	int64_t free_slots = 0, longest;
+	size_t n_leases = 0;
+	int rc;
+
+	clear_answer(x);
+	pt_id_copy(agent.id, c->who.agent);
+	rc = pt_tx_get(tx, &pt_agents, &agent, err);
+	if (rc == PT_E_NOT_FOUND)
+		return pt_fail(err, PT_E_UNAUTHENTICATED, "the agent of this key was deleted");
+	if (rc < 0 || (rc = pt_presence_seen(g, x, agent.enabled, &tell_now, err)) < 0)
+		return rc;
+	if ((rc = reconcile(x, tx, &n_leases, err)) < 0)
+		return rc;
+	x->a.enabled = agent.enabled;
+	x->a.agent = strdup(agent.id);
+	x->a.agent_name = pt_steal(&agent.name);
+	if (agent.enabled && !x->q->draining && !x->q->goodbye) {
+		if ((rc = pt_free_slots(g, tx, x->q->instance, &free_slots, err)) < 0)
+			return rc;
+		rc = pt_lease_some(g, tx, agent.id, x->q->instance, &x->q->types, free_slots, &x->a.leases, err);
+		if (rc < 0)
+			return rc;
+	}
+	longest = n_leases ? PT_WAIT_HOLDING_MS : PT_WAIT_MAX_MS;
+	if (!x->until)
+		x->until = pt_gateway_now(g) + (x->q->wait_ms < longest ? x->q->wait_ms : longest);
+	if (tell_now || x->a.leases.n || x->a.cancels.n || x->a.drops.n || x->q->goodbye || x->until <= pt_gateway_now(g) || g->stopping)
+		return PT_OK;
+	pt_presence_park(g, x);
+	return PT_OK;
+}
+
+static void exchange_done(struct pt_write_job *job, int rc)
+{
+	struct pt_call *c = pt_container_of(job, struct pt_call, job);
+	struct pt_exchange *x = c->extra;
+
+	if (x->chosen)
+		return; /* answered with the group's other leases, after the commit */
+	if (rc < 0)
+		pt_presence_unpark(c->g, x);
+	if (!pt_presence_settle(c->g, x))
+		return;
+	if (rc == 0 && x->q->goodbye)
+		pt_presence_leave(c->g, x->q->instance);
+	pt_exchange_answer(x, rc < 0 ? &job->err : NULL);
+}
+
+void pt_exchange_submit(struct pt_exchange *x)
+{
+	x->c->job.run = exchange_run;
+	x->c->job.done = exchange_done;
+	pt_writer_submit(x->c->g->writer, &x->c->job);
+}
+
+void pt_exchange_answer(struct pt_exchange *x, const struct pt_err *err)
+{
+	struct pt_call *c = x->c;
+
+	if (err) {
+		clear_answer(x);
+		free(x);
+		pt_call_fail(c, err);
+		return;
+	}
+	if (c->g->stopping) /* what it was to be told, it is told by the next gateway: the state is in the database */
+		pt_http_set_header(c->req, "Connection", "close");
+	x->a.lease_ms = PT_LEASE_MS;
+	x->a.server_time = pt_gateway_now(c->g);
+	pt_shape_write(&pt_exchange_response_shape, &x->a, &c->out);
+	clear_answer(x);
+	free(x);
+	pt_call_reply(c);
+}
+
+void pt_api_exchange(struct pt_call *c)
+{
+	struct pt_exchange *x = calloc(1, sizeof(*x));
+	struct pt_err err = { 0 };
+
+	if (!x) {
+		(void)pt_fail_oom(&err);
+		pt_call_fail(c, &err);
+		return;
+	}
+	x->c = c;
+	x->q = c->body;
+	x->in_writer = true;
+	c->extra = x;
+	c->g->m.exchanges++;
+	if (!pt_id_valid(x->q->instance, "in")) {
+		(void)pt_fail(&err, PT_E_INVALID, "instance: '%s' is not an instance id", x->q->instance);
+		pt_exchange_answer(x, &err);
+		return;
+	}
+	pt_exchange_watch(x);
+	pt_exchange_submit(x);
+}
+
+/* --- the group's end: new work meets waiting exchanges --- */
+
+struct match {
+	struct pt_gateway *g;
+	struct pt_tx *tx;
+	struct pt_err *err;
+};
+
+static struct pt_exchange *chosen; /* writer's thread only */
+static bool chosen_undone;         /* the leases in them were undone */
+
+static int match_agent(void *arg, const char *agent, struct pt_exchange *const *xs, size_t n)
+{
+	struct match *m = arg;
+	pt_auto_rec(agent) a = { 0 };
+	pt_auto(pt_freep) int64_t *room = calloc(n, sizeof(*room));
+	size_t left = 0;
+	int rc;
+
+	if (!room)
+		return pt_fail_oom(m->err);
+	pt_id_copy(a.id, agent);
+	rc = pt_tx_get(m->tx, &pt_agents, &a, m->err);
+	if (rc == PT_E_NOT_FOUND || (rc == 0 && !a.enabled))
+		return PT_OK;
+	for (size_t i = 0; rc == 0 && i < n; i++) {
+		rc = pt_free_slots(m->g, m->tx, xs[i]->q->instance, &room[i], m->err);
+		left += (size_t)room[i];
+	}
+	/* One at a time to the instance with the most room: few operations spread, many fill everybody. */
+	while (rc == 0 && left) {
+		struct pt_list got = { 0 };
+		size_t best = 0;
+
+		for (size_t i = 1; i < n; i++)
+			if (room[i] > room[best])
+				best = i;
+		got = xs[best]->a.leases;
+		rc = pt_lease_some(m->g, m->tx, agent, xs[best]->q->instance, &xs[best]->q->types, 1, &xs[best]->a.leases, m->err);
+		if (rc < 0)
+			break;
+		if (xs[best]->a.leases.n == got.n) { /* nothing (more) that it can run */
+			left -= (size_t)room[best];
+			room[best] = 0;
+			continue;
+		}
+		left--;
+		room[best]--;
+		if (!xs[best]->chosen) {
+			xs[best]->chosen = true;
+			pt_presence_unpark(m->g, xs[best]);
+			DL_APPEND(chosen, xs[best]);
+		}
+	}
+	return rc;
+}
+
+int pt_dispatch(void *gateway, struct pt_tx *tx, struct pt_err *err)
+{
+	struct match m = { .g = gateway, .tx = tx, .err = err };
+
+	int rc = pt_presence_each_dirty(gateway, match_agent, &m);
+
+	chosen_undone = rc < 0;
+	return rc;
+}
+
+void pt_dispatch_committed(void *gateway, bool committed)
+{
+	struct pt_err err = { 0 };
+	struct pt_exchange *x, *tmp, *list = chosen;
+
+	chosen = NULL;
+	(void)pt_fail(&err, PT_E_UNAVAILABLE, "the gateway could not store the lease; try again");
+	DL_FOREACH_SAFE(list, x, tmp)
+		pt_exchange_answer(x, committed && !chosen_undone ? NULL : &err);
+	pt_wait_flush(gateway, committed);
+}

@@ -1,0 +1,41 @@
+/* One exchange request of an agent instance, from its arrival to its answer.
+ *
+ * Owner: the HTTP thread until it is submitted; the writer's thread while in_writer is set; then, when there is nothing to tell yet, the
+ * presence table (parked) until somebody takes it to answer it.  While in_writer is set only the writer's thread may end it. */
+#ifndef PT_GATEWAY_EXCHANGE_H
+#define PT_GATEWAY_EXCHANGE_H
+#include "gateway/internal.h"
+
+struct pt_exchange {
+	struct pt_call *c;               /* the request and its caller; c->job is the writer's job */
+	struct pt_exchange_request *q;   /* = c->body */
+	struct pt_exchange_response a;
+	uint64_t serial;
+	int64_t until;      /* answer at the latest */
+	int64_t recheck_at; /* look again for leases that were not acknowledged; 0 = no need */
+	bool in_writer;     /* this and the next three: under the presence lock */
+	bool parked, again; /* waiting in the presence table; look again when the writer is done with it */
+	bool gone;          /* the client left while the writer had it */
+	bool borrowed;      /* in_writer was set for the dispatch only, not for a job of x */
+	bool chosen;        /* writer's thread only: dispatch has leased something to it in this group */
+	struct pt_exchange *prev, *next; /* list of the parked ones, or of the chosen ones */
+};
+
+/* The instance said something: remember it.  An older exchange of the same instance is answered.  What the answer must tell
+ * at once: *ret_tell, true when the instance is new or its agent's enabled flag has changed. */
+int pt_presence_seen(struct pt_gateway *g, const struct pt_exchange *x, bool enabled, bool *ret_tell, struct pt_err *err) PT_MUSTCHECK;
+void pt_presence_leave(struct pt_gateway *g, const char *instance);
+void pt_presence_park(struct pt_gateway *g, struct pt_exchange *x);
+/* The writer is done with x.  False: x stays parked, or was submitted again; true: the caller ends it. */
+bool pt_presence_settle(struct pt_gateway *g, struct pt_exchange *x);
+/* Call fn for each agent with new work (that agent is then no longer dirty) with its parked exchanges.  fn unparks those it
+ * chooses.  Stops at < 0; the agent stays dirty then. */
+int pt_presence_each_dirty(struct pt_gateway *g, int (*fn)(void *arg, const char *agent, struct pt_exchange *const *xs, size_t n), void *arg);
+void pt_presence_unpark(struct pt_gateway *g, struct pt_exchange *x);
+/* slots and draining as last said; false when the instance is not known. */
+bool pt_presence_slots(struct pt_gateway *g, const char *instance, int64_t *ret_slots, bool *ret_draining);
+
+void pt_exchange_submit(struct pt_exchange *x); /* (again) to the writer; in_writer is set by the caller */
+void pt_exchange_answer(struct pt_exchange *x, const struct pt_err *err); /* x->a, or the error; frees x */
+void pt_exchange_watch(struct pt_exchange *x);  /* hold the request and notice a client that leaves */
+#endif

@@ -1,0 +1,211 @@
+/* What the gateway's files share.
+ *
+ * Threads: the HTTP server's (requests, reads), the writer's (every change of state, src/db/writer.h), and one notifier that answers
+ * held requests whose time has come.  State lives in the database; the only things in memory are who is connected now
+ * (presence.c) and who waits for what (presence.c, waiters.c).  Both are rebuilt by the next requests after a restart. */
+#ifndef PT_GATEWAY_INTERNAL_H
+#define PT_GATEWAY_INTERNAL_H
+#include "db/writer.h"
+#include "gateway/records.h"
+#include "net/http_server.h"
+
+enum {
+	PT_LEASE_MS = 60000,         /* design: default lease */
+	PT_WAIT_MAX_MS = 40000,      /* longest exchange */
+	PT_WAIT_HOLDING_MS = 25000,  /* … of an instance that holds leases: well within the lease */
+	PT_REDELIVER_MS = 2000,      /* a lease not acknowledged for so long is sent again */
+	PT_STOP_GRACE_MS = 120000,   /* told to stop and still holding it after so long: its lease is not renewed */
+	PT_INLINE_BODY = 32 * 1024,  /* results up to this size live in the database, larger ones in files */
+};
+
+struct pt_presence;
+struct pt_waiters;
+
+struct pt_gateway_metrics {
+	_Atomic uint64_t submitted, leased, redelivered, lease_lost, results, duplicates, refused, exchanges, auth_failed;
+	_Atomic uint64_t finished[PT_OP_STATES_END], http[6]; /* http: by status class */
+};
+
+struct pt_gateway {
+	struct pt_db *db;
+	struct pt_writer *writer;
+	struct pt_http_server *http;
+	struct pt_presence *presence;
+	struct pt_waiters *waiters;
+	struct pt_gateway_metrics m;
+	char *blob_dir, *public_url;
+	int64_t retention_ms;
+	int64_t wall0, mono0;   /* pt_gateway_now() */
+	_Atomic bool stopping;
+};
+
+/* Wall time that never jumps while the process runs: leases and deadlines are counted in it. */
+int64_t pt_gateway_now(const struct pt_gateway *g);
+
+/* --- api.c: one request --- */
+struct pt_caller {
+	enum pt_role role;
+	char account[PT_ID_SIZE];
+	char user[PT_ID_SIZE];  /* PT_ROLE_VIEWER..OWNER */
+	char agent[PT_ID_SIZE]; /* PT_ROLE_AGENT */
+	char key[PT_ID_SIZE];   /* key or token id */
+	char name[64];          /* of the user or agent, for logs and reasons */
+};
+struct pt_call {
+	struct pt_write_job job;
+	struct pt_gateway *g;
+	struct pt_http_req *req;
+	const struct pt_api_route *route;
+	struct pt_caller who;
+	void *body;        /* decoded by route->shape, NULL when it has none */
+	int status;        /* of the answer; preset to 200 */
+	struct pt_buf out; /* the answer, JSON … */
+	const char *content_type; /* … unless this says otherwise */
+	void *extra;       /* the special handler's own */
+};
+struct pt_api_route {
+	const char *method, *path;
+	enum pt_role role;
+	const char *summary;
+	const struct pt_shape *shape;       /* of the body */
+	bool body_optional;
+	const char *const *query;           /* allowed query arguments, NULL-terminated; NULL = none */
+	size_t body_max;                    /* 0 with a shape: 64 KiB */
+	/* Exactly one of: */
+	int (*read)(struct pt_call *c, struct pt_tx *tx, struct pt_err *err);  /* HTTP thread, read transaction */
+	int (*write)(struct pt_call *c, struct pt_tx *tx, struct pt_err *err); /* writer thread; answered after the commit */
+	void (*special)(struct pt_call *c); /* does everything itself, owns c */
+	const struct pt_http_route *stream; /* begin/chunk/end/abort of a streaming route */
+};
+extern const struct pt_api_route pt_api_routes[];
+extern const size_t pt_api_n_routes;
+/* Compile the table for the HTTP server; caller frees. */
+struct pt_http_route *pt_api_http_routes(void);
+void pt_call_free(struct pt_call *c);
+void pt_call_reply(struct pt_call *c);                          /* sends status and out, frees c */
+void pt_call_fail(struct pt_call *c, const struct pt_err *err); /* sends the error, frees c */
+/* Who is it?  UNAUTHENTICATED or DENIED (role too low). */
+int pt_authenticate(struct pt_gateway *g, struct pt_http_req *r, enum pt_role need, struct pt_caller *who, struct pt_err *err) PT_MUSTCHECK;
+/* Query argument as a number in [min, max]; def when absent. */
+int pt_query_i64(struct pt_call *c, const char *name, int64_t min, int64_t max, int64_t def, int64_t *ret, struct pt_err *err) PT_MUSTCHECK;
+
+/* --- handlers, by file --- */
+#define PT_READ(name)  int pt_api_##name(struct pt_call *c, struct pt_tx *tx, struct pt_err *err)
+#define PT_WRITE(name) PT_READ(name)
+PT_READ(whoami);
+PT_READ(metrics);
+PT_WRITE(users_create);
+PT_READ(users_list);
+PT_WRITE(users_delete);
+PT_WRITE(tokens_create);
+PT_READ(tokens_list);
+PT_WRITE(tokens_delete);
+PT_WRITE(agents_create);
+PT_READ(agents_list);
+PT_READ(agents_get);
+PT_WRITE(agents_enable);
+PT_WRITE(agents_disable);
+PT_WRITE(agents_delete);
+PT_WRITE(keys_create);
+PT_READ(keys_list);
+PT_WRITE(keys_delete);
+PT_WRITE(integrations_create);
+PT_READ(integrations_list);
+PT_READ(integrations_get);
+PT_WRITE(integrations_delete);
+PT_WRITE(operations_create);
+PT_READ(operations_list);
+PT_WRITE(operations_cancel);
+PT_READ(ping);
+void pt_api_livez(struct pt_call *c);
+void pt_api_readyz(struct pt_call *c);
+void pt_api_openapi(struct pt_call *c);
+void pt_api_operations_get(struct pt_call *c);
+void pt_api_operations_result(struct pt_call *c);
+void pt_api_exchange(struct pt_call *c);
+extern const struct pt_http_route pt_api_result_stream;
+extern const struct pt_shape pt_user_new_shape, pt_token_new_shape, pt_agent_new_shape, pt_key_new_shape, pt_integration_new_shape,
+	pt_cancel_new_shape;
+
+/* Find by id or name within the caller's account; NOT_FOUND names what was looked for. */
+int pt_find_agent(struct pt_tx *tx, const char *account, const char *id_or_name, struct pt_rec_agent *ret, struct pt_err *err) PT_MUSTCHECK;
+int pt_find_integration(struct pt_tx *tx, const char *account, const char *id_or_name, struct pt_rec_integration *ret,
+			struct pt_err *err) PT_MUSTCHECK;
+int pt_find_operation(struct pt_tx *tx, const char *account, const char *id, struct pt_rec_operation *ret, struct pt_err *err) PT_MUSTCHECK;
+/* Read one row through a unique index: match has the index columns filled; its rest is filled from the row. */
+int pt_get_by(struct pt_tx *tx, const struct pt_table *t, const struct pt_index *index, unsigned n_eq, void *rec, struct pt_err *err) PT_MUSTCHECK;
+
+/* --- views.c: records as JSON --- */
+void pt_view_agent(struct pt_gateway *g, const struct pt_rec_agent *a, struct pt_buf *out);
+void pt_view_integration(const struct pt_rec_integration *i, struct pt_buf *out);
+/* full: with input, result and timeline. */
+int pt_view_operation(struct pt_gateway *g, struct pt_tx *tx, const struct pt_rec_operation *op, bool full, struct pt_buf *out,
+		      struct pt_err *err) PT_MUSTCHECK;
+
+/* --- lifecycle.c: every change of an operation, all on the writer's thread --- */
+int pt_op_event(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation *op, const char *event, const char *detail,
+		struct pt_err *err) PT_MUSTCHECK; /* op must be updated by the caller afterwards */
+/* Move op to a state that is not leased or running; writes op and the event named like the state. */
+int pt_op_finish(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation *op, enum pt_op_state state, const struct pt_err *why,
+		 struct pt_err *err) PT_MUSTCHECK;
+int pt_op_insert(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation *op, struct pt_err *err) PT_MUSTCHECK;
+int pt_op_lease(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation *op, const char *instance, struct pt_err *err) PT_MUSTCHECK;
+int pt_op_started(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation *op, int64_t at, struct pt_err *err) PT_MUSTCHECK;
+/* The attempt is over without a result: queue again, or end it. */
+int pt_op_give_back(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation *op, bool lost, const char *detail,
+		    struct pt_err *err) PT_MUSTCHECK;
+int pt_op_cancel(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation *op, const char *by, struct pt_err *err) PT_MUSTCHECK;
+/* Deadlines, lost leases, parked operations, retention: the writer's tick. */
+int pt_reap(void *gateway, struct pt_tx *tx, struct pt_err *err);
+/* At start: give every lease a full period, since the gateway and not the agents was away. */
+int pt_lease_grace(struct pt_gateway *g, struct pt_err *err) PT_MUSTCHECK;
+
+/* --- presence.c: connected instances and their waiting exchanges --- */
+struct pt_exchange; /* one exchange request, see dispatch.c */
+struct pt_presence_info {
+	unsigned instances;      /* of the agent, connected now */
+	int64_t slots, held;     /* sums over them; held as they last said */
+	int64_t last_seen;
+};
+int pt_presence_new(struct pt_gateway *g, struct pt_err *err) PT_MUSTCHECK;
+void pt_presence_free(struct pt_gateway *g);
+void pt_presence_of(struct pt_gateway *g, const char *agent, struct pt_presence_info *ret);
+void pt_presence_view(struct pt_gateway *g, const char *agent, struct pt_buf *out); /* JSON array of instances */
+bool pt_presence_progress(struct pt_gateway *g, const char *instance, const char *operation, int64_t *ret_rows, int64_t *ret_bytes);
+/* An operation of this agent became ready: dispatch at the end of the group. */
+void pt_presence_dirty(struct pt_gateway *g, const char *agent);
+/* Something to tell to this instance / to every instance of the agent: answer its exchange. */
+void pt_presence_poke_instance(struct pt_gateway *g, const char *instance);
+void pt_presence_poke_agent(struct pt_gateway *g, const char *agent);
+void pt_presence_drain(struct pt_gateway *g); /* answer every waiting exchange */
+unsigned pt_presence_count(struct pt_gateway *g);
+
+/* --- dispatch.c --- */
+int pt_dispatch(void *gateway, struct pt_tx *tx, struct pt_err *err); /* writer's before_commit: match ready operations with waiting exchanges */
+void pt_dispatch_committed(void *gateway, bool committed);            /* answer those exchanges */
+/* Lease up to n operations of the agent to an instance; appends to leases (of struct pt_lease). */
+int pt_lease_some(struct pt_gateway *g, struct pt_tx *tx, const char *agent, const char *instance, const struct pt_list *types, int64_t n,
+		  struct pt_list *leases, struct pt_err *err) PT_MUSTCHECK;
+/* Slots the instance has free now (0 when it is not connected or draining), from the leases in the database. */
+int pt_free_slots(struct pt_gateway *g, struct pt_tx *tx, const char *instance, int64_t *ret_free, struct pt_err *err) PT_MUSTCHECK;
+
+/* --- waiters.c: clients that wait for an operation's end --- */
+int pt_waiters_new(struct pt_gateway *g, struct pt_err *err) PT_MUSTCHECK;
+void pt_waiters_drain(struct pt_gateway *g); /* answer all that wait, now */
+void pt_waiters_free(struct pt_gateway *g);
+void pt_wait_for(struct pt_call *c, const char *operation, int64_t ms); /* holds c; answered by the notifier */
+void pt_wait_wake(struct pt_gateway *g, const char *operation);         /* writer: it has ended; takes effect after the commit */
+void pt_wait_flush(struct pt_gateway *g, bool committed);
+void pt_answer_operation(struct pt_call *c, const char *operation);     /* reads and replies; owns c */
+
+/* --- blobs.c: bodies of large results --- */
+struct pt_blob_writer;
+int pt_blob_begin(struct pt_gateway *g, struct pt_blob_writer **ret, struct pt_err *err) PT_MUSTCHECK;
+int pt_blob_write(struct pt_blob_writer *w, const void *p, size_t n, struct pt_err *err) PT_MUSTCHECK;
+/* fsync and give its name (caller frees).  It is durable, and an orphan until a result row names it. */
+int pt_blob_commit(struct pt_blob_writer *w, char **ret_name, struct pt_err *err) PT_MUSTCHECK;
+void pt_blob_abort(struct pt_blob_writer *w); /* also frees after a commit; NULL is fine */
+int pt_blob_open(struct pt_gateway *g, const char *name, int *ret_fd, struct pt_err *err) PT_MUSTCHECK;
+void pt_blob_remove(struct pt_gateway *g, const char *name);
+int pt_blob_sweep(struct pt_gateway *g, struct pt_err *err) PT_MUSTCHECK; /* at start: remove files that no result names */
+#endif

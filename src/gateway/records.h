@@ -1,0 +1,108 @@
+/* The gateway's records, one struct and one table each (src/db stores them).  Times are wall milliseconds. */
+#ifndef PT_GATEWAY_RECORDS_H
+#define PT_GATEWAY_RECORDS_H
+#include "db/db.h"
+#include "proto/messages.h"
+
+enum pt_role { PT_ROLE_NONE, PT_ROLE_VIEWER, PT_ROLE_OPERATOR, PT_ROLE_OWNER, PT_ROLE_AGENT };
+
+struct pt_rec_account {
+	char id[PT_ID_SIZE];
+	char *name;
+	int64_t created;
+};
+struct pt_rec_user {
+	char id[PT_ID_SIZE], account[PT_ID_SIZE];
+	char *name;
+	int64_t role, created;
+};
+struct pt_rec_token {
+	char id[PT_ID_SIZE], account[PT_ID_SIZE], user[PT_ID_SIZE];
+	char *name, *hash; /* SHA-256 of the token's text, hex */
+	int64_t created, expires; /* expires 0 = never */
+};
+struct pt_rec_agent {
+	char id[PT_ID_SIZE], account[PT_ID_SIZE];
+	char *name, *kind;
+	bool enabled;
+	int64_t created;
+};
+struct pt_rec_key {
+	char id[PT_ID_SIZE], account[PT_ID_SIZE], agent[PT_ID_SIZE];
+	char *name, *hash;
+	int64_t created, expires;
+};
+struct pt_rec_integration {
+	char id[PT_ID_SIZE], account[PT_ID_SIZE], agent[PT_ID_SIZE];
+	char *name, *connection_type, *credential_type, *file_path, *env_var_name;
+	int64_t created;
+};
+
+/* Where an operation stands in its agent's queue. */
+enum pt_queue { PT_QUEUE_DONE, PT_QUEUE_READY, PT_QUEUE_PARKED, PT_QUEUE_LEASED };
+
+struct pt_rec_operation {
+	char id[PT_ID_SIZE], account[PT_ID_SIZE], agent[PT_ID_SIZE], integration[PT_ID_SIZE], created_by[PT_ID_SIZE];
+	char *type, *input, *labels; /* input, labels: JSON text */
+	int64_t timeout_ms, max_rows, max_bytes, priority, deadline, max_attempts;
+	bool at_most_once;
+	char *idempotency_key, *request_digest;
+	/* what changes: only in src/gateway/lifecycle.c */
+	int64_t state;          /* enum pt_op_state */
+	int64_t queue;          /* enum pt_queue, follows state */
+	int64_t rank;           /* order in the queue: priority, then age */
+	int64_t due;            /* when the reaper must look: deadline or end of parking; of a terminal one: end of retention */
+	int64_t attempt;        /* newest attempt, 0 = none yet */
+	char instance[PT_ID_SIZE]; /* of the newest attempt */
+	char *reason;           /* why it is in this state, a sentence */
+	char *error;            /* error document (JSON text) of a terminal state that no result explains */
+	bool cancel_requested;
+	int64_t events;         /* how many events it has */
+	int64_t created, leased_at, started_at, finished_at;
+};
+/* The right of an instance to run an attempt.  Small and apart, since renewals write it. */
+struct pt_rec_lease {
+	char instance[PT_ID_SIZE], operation[PT_ID_SIZE], agent[PT_ID_SIZE];
+	int64_t attempt, leased_at, until;
+	bool started;    /* the instance said that it runs */
+	int64_t stop_at; /* since when the instance is asked to stop (cancel or deadline), 0 = not */
+};
+struct pt_rec_event {
+	char operation[PT_ID_SIZE];
+	int64_t seq, at, attempt;
+	char *event, *detail;
+	char instance[PT_ID_SIZE];
+};
+struct pt_rec_result {
+	char operation[PT_ID_SIZE];
+	int64_t attempt;
+	char *head;           /* JSON text of struct pt_result_head */
+	struct pt_bytes body; /* small bodies, as delivered */
+	char *blob;           /* name of the file that holds a large one */
+	int64_t stored_at;
+};
+
+extern const struct pt_table pt_accounts, pt_users, pt_tokens, pt_agents, pt_keys, pt_integrations, pt_operations, pt_leases, pt_events,
+	pt_results;
+extern const struct pt_table *const pt_gateway_tables[];
+extern const struct pt_index pt_users_by_name, pt_tokens_by_hash, pt_tokens_by_user, pt_agents_by_name, pt_keys_by_agent,
+	pt_integrations_by_name, pt_integrations_by_agent, pt_operations_by_queue, pt_operations_by_account, pt_operations_by_due,
+	pt_operations_by_idempotency, pt_leases_by_until, pt_results_by_blob;
+
+/* Declare a record that releases itself at the end of its scope. */
+void pt_rec_account_release(struct pt_rec_account *r);
+void pt_rec_user_release(struct pt_rec_user *r);
+void pt_rec_token_release(struct pt_rec_token *r);
+void pt_rec_agent_release(struct pt_rec_agent *r);
+void pt_rec_key_release(struct pt_rec_key *r);
+void pt_rec_integration_release(struct pt_rec_integration *r);
+void pt_rec_operation_release(struct pt_rec_operation *r);
+void pt_rec_lease_release(struct pt_rec_lease *r);
+void pt_rec_event_release(struct pt_rec_event *r);
+void pt_rec_result_release(struct pt_rec_result *r);
+#define pt_auto_rec(kind) pt_auto(pt_rec_##kind##_release) struct pt_rec_##kind
+
+void pt_id_copy(char dst[static PT_ID_SIZE], const char *src); /* cut when too long; NULL = "" */
+const char *pt_role_name(enum pt_role r);
+enum pt_role pt_role_from(const char *name); /* PT_ROLE_NONE when unknown */
+#endif

@@ -1,0 +1,340 @@
+"""Parts that every integration test uses: waiting, HTTP, processes, certificates, an origin server.
+
+Nothing here knows Postern.  Everything listens on 127.0.0.1, lives below a folder of its own and is stopped by process id.
+No test sleeps and hopes: use wait_until(), which fails with what it waited for.
+"""
+import base64
+import contextlib
+import ctypes
+import http.client
+import http.server
+import json
+import os
+import pathlib
+import pwd
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.parse
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+# --- waiting and measuring
+
+def wait_until(cond, timeout=10, what=None, every=0.02):
+    """Call cond() until it returns something true, and return that.  AssertionError after timeout seconds."""
+    end = time.monotonic() + timeout
+    while True:
+        value = cond()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {timeout} s: {what or cond}")
+        time.sleep(every)
+
+
+def free_port():
+    """A port nobody listens on now.  For servers that cannot choose one themselves; start them with retry_port()."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def can_connect(port):
+    with contextlib.closing(socket.socket()) as s:
+        s.settimeout(1)
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
+def proc_status(pid, field):
+    """A number of /proc/PID/status: "VmHWM" is the peak resident memory, "VmRSS" the present one, in bytes; "Threads"."""
+    m = re.search(rf"^{field}:\s+(\d+)( kB)?", pathlib.Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(m.group(1)) * (1024 if m.group(2) else 1)
+
+
+def peak_rss(pid):
+    return proc_status(pid, "VmHWM")
+
+
+def reset_peak_rss(pid):
+    """Start measuring the peak anew (clear_refs, see proc(5))."""
+    pathlib.Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+# --- HTTP client: one request per connection, no environment, no redirects
+
+class Response:
+    def __init__(self, status, headers, body):
+        self.status, self.headers, self.body = status, headers, body
+
+    @property
+    def text(self):
+        return self.body.decode("utf-8", "replace")
+
+    def json(self):
+        return json.loads(self.body)
+
+    def __repr__(self):
+        return f"<{self.status} {self.text[:300]}>"
+
+
+def connection(url, ca=None, timeout=30):
+    u = urllib.parse.urlsplit(url)
+    if u.scheme == "https":
+        return http.client.HTTPSConnection(u.hostname, u.port, timeout=timeout, context=ssl.create_default_context(cafile=ca))
+    return http.client.HTTPConnection(u.hostname, u.port, timeout=timeout)
+
+
+def request(method, url, body=None, headers=None, token=None, basic=None, ca=None, timeout=30, on_data=None):
+    """One HTTP request.  body: bytes, or anything else is sent as JSON.  token: bearer; basic: (user, password).
+    on_data(chunk) gets the response's body in pieces instead of Response.body, so that large ones need no memory."""
+    headers = dict(headers or {})
+    if body is not None and not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+        headers.setdefault("Content-Type", "application/json")
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    if basic:
+        headers["Authorization"] = "Basic " + base64.b64encode(":".join(basic).encode()).decode()
+    u = urllib.parse.urlsplit(url)
+    with contextlib.closing(connection(url, ca, timeout)) as c:
+        c.request(method, u.path + (f"?{u.query}" if u.query else ""), body=body, headers=headers)
+        r = c.getresponse()
+        if on_data:
+            while chunk := r.read(1 << 16):
+                on_data(chunk)
+        return Response(r.status, r.headers, b"" if on_data else r.read())
+
+
+def raw_request(port, data, timeout=10):
+    """Send bytes as they are (malformed requests) and return whatever comes until the server closes or timeout passes."""
+    out = b""
+    with contextlib.closing(socket.create_connection(("127.0.0.1", port), timeout)) as s:
+        try:
+            s.sendall(data)
+            s.shutdown(socket.SHUT_WR)
+            while chunk := s.recv(1 << 16):
+                out += chunk
+        except (TimeoutError, ConnectionError):
+            pass
+    return out
+
+
+# --- processes
+
+def clean_env(**more):
+    """Environment for programs under test: nothing of ours that changes what they do (proxies, POSTERN_*, CA settings)."""
+    keep = ("PATH", "TMPDIR", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS")
+    env = {k: os.environ[k] for k in keep if k in os.environ}
+    env["PATH"] = env.get("PATH", "/usr/local/bin:/usr/bin:/bin") + ":/usr/sbin:/sbin"  # squid lives there
+    env.update(LANG="C.UTF-8", TZ="UTC")
+    env.update({k: str(v) for k, v in more.items()})
+    return env
+
+
+def unprivileged(name):
+    """User for servers that refuse to run as root: name when we are root, else None (run as we are)."""
+    if os.getuid() != 0:
+        return None
+    return pwd.getpwnam(name).pw_name
+
+
+def give(path, user):
+    """Hand a folder to that user, when there is one (see unprivileged())."""
+    if user:
+        p = pwd.getpwnam(user)
+        os.chown(path, p.pw_uid, p.pw_gid)
+
+
+class Process:
+    """A server process with a log file.  When this process dies, even by SIGKILL, so does the server."""
+
+    started = []  # every one, for the report of a failed test
+
+    def __init__(self, argv, home, name, env=None, user=None, cwd=None):
+        self.argv = [str(a) for a in argv]
+        self.name = name
+        self.log = pathlib.Path(home) / f"{name}.log"
+        self._mark = 0
+        account = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user else {}
+        with open(self.log, "ab") as log:
+            self.popen = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=cwd or home,
+                                          env=env if env is not None else clean_env(), preexec_fn=self._die_with_parent,
+                                          **account)
+        self.pid = self.popen.pid
+        Process.started.append(self)
+
+    @staticmethod
+    def _die_with_parent():
+        libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+    @property
+    def running(self):
+        return self.popen.poll() is None
+
+    def text(self):
+        return self.log.read_text(errors="replace")
+
+    def wait_log(self, pattern, timeout=10):
+        """Wait for a line of the log; returns the match."""
+        return self.until(lambda: re.search(pattern, self.text()), timeout, f"{pattern!r} in the log of {self.name}")
+
+    def until(self, cond, timeout, what):
+        """wait_until(), which ends early when the process does."""
+        def check():
+            value = cond()
+            if not value and not self.running:
+                raise AssertionError(f"{self.name} ended with {self.popen.returncode} before {what}:\n{self.tail()}")
+            return value
+
+        try:
+            return wait_until(check, timeout, what)
+        except AssertionError as e:
+            raise AssertionError(f"{e}\n{self.tail()}" if self.running else str(e)) from None
+
+    def mark(self):
+        """From here on counts what since_mark() gives (the report of a failed test)."""
+        self._mark = len(self.text())
+
+    def since_mark(self):
+        return self.text()[self._mark:] if self.log.exists() else ""
+
+    def tail(self, lines=30):
+        return "\n".join(self.text().splitlines()[-lines:])
+
+    def send(self, sig):
+        if self.running:
+            self.popen.send_signal(sig)
+
+    def kill(self):
+        """SIGKILL, and wait."""
+        self.send(signal.SIGKILL)
+        return self.popen.wait(10)
+
+    def stop(self, sig=signal.SIGTERM, timeout=20):
+        """Ask it to end; returns the exit code.  SIGKILL and AssertionError when it does not."""
+        self.send(sig)
+        try:
+            return self.popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"{self.name} did not end within {timeout} s after signal {int(sig)}:\n{self.tail()}") from None
+
+
+def retry_port(start, tries=5):
+    """start(port) with a free port; again with another one when it fails (somebody else may have taken it meanwhile)."""
+    for n in range(tries):
+        try:
+            return start(free_port())
+        except AssertionError:
+            if n == tries - 1:
+                raise
+
+
+def run(*argv, env=None, timeout=60, check=True, input=None, **kw):
+    """Run a program to its end.  AssertionError with its output when it fails (unless check=False)."""
+    p = subprocess.run([str(a) for a in argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=timeout,
+                       env=env if env is not None else clean_env(), input=input if input is not None else "", **kw)
+    if check:
+        assert p.returncode == 0, f"{' '.join(map(str, argv))}: exit code {p.returncode}\n{p.stdout}{p.stderr}"
+    return p
+
+
+def new_home():
+    """A folder with a short path (Unix sockets have at most 107 bytes) that other users may enter."""
+    home = pathlib.Path(tempfile.mkdtemp(prefix="postern-", dir="/tmp"))
+    home.chmod(0o755)
+    return home
+
+
+# --- certificates
+
+class CA:
+    """A certificate authority made by openssl.  ca.cert is the file to trust; issue() gives (cert, key) files."""
+
+    def __init__(self, home, name="Postern Test CA"):
+        self.home = pathlib.Path(home)
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.name, self.cert, self.key = name, self.home / "ca.pem", self.home / "ca.key"
+        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+            f"/CN={name}", "-keyout", self.key, "-out", self.cert, "-addext", "keyUsage=critical,keyCertSign,cRLSign")
+
+    def issue(self, name, sans="DNS:localhost,IP:127.0.0.1"):
+        cert, key, csr = (self.home / f"{name}.{x}" for x in ("pem", "key", "csr"))
+        ext = self.home / f"{name}.ext"
+        ext.write_text(f"subjectAltName={sans}\nextendedKeyUsage=serverAuth,clientAuth\nbasicConstraints=CA:FALSE\n")
+        run("openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",
+            "-keyout", key, "-out", csr)
+        run("openssl", "x509", "-req", "-in", csr, "-CA", self.cert, "-CAkey", self.key, "-CAcreateserial", "-days", "2",
+            "-extfile", ext, "-out", cert)
+        return cert, key
+
+
+# --- an origin server
+
+class Origin:
+    """An HTTP(S) server in a thread that answers with what it was asked, as JSON, and remembers it in .seen.
+    /status/N answers N, /bytes/N sends N bytes, /redirect?to=URL redirects; the rest echoes."""
+
+    def __init__(self, cert=None, key=None):
+        self.seen = []
+        origin = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            timeout = 30
+
+            def answer(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                what = {"method": self.command, "path": self.path, "headers": dict(self.headers.items()),
+                        "body": body.decode("latin-1")}
+                origin.seen.append(what)
+                u = urllib.parse.urlsplit(self.path)
+                m = re.match(r"/(status|bytes)/(\d+)$", u.path)
+                status, location, out = 200, None, json.dumps(what).encode()
+                if m and m.group(1) == "status":
+                    status = int(m.group(2))
+                elif m:
+                    out = b"x" * int(m.group(2))
+                elif u.path == "/redirect":
+                    status, location = 302, urllib.parse.parse_qs(u.query)["to"][0]
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(out)))
+                if location:
+                    self.send_header("Location", location)
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(out)
+
+            do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_PATCH = answer
+
+            def log_message(self, *args):
+                pass
+
+        class Server(http.server.ThreadingHTTPServer):
+            def handle_error(self, request, client_address):
+                pass  # clients that go away are part of the tests
+
+            def finish_request(self, request, client_address):
+                if cert:  # the handshake belongs into the connection's thread
+                    request = context.wrap_socket(request, server_side=True)
+                super().finish_request(request, client_address)
+
+        if cert:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(cert, key)
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        self.url = f"{'https' if cert else 'http'}://127.0.0.1:{self.port}"
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
