@@ -23,10 +23,10 @@ struct tls_input {
 };
 static const struct pt_field tls_fields[] = {
 	PT_F(struct tls_input, host, PT_T_STR, PT_REQUIRED, .max = 255, .help = "name or address"),
-	PT_F(struct tls_input, port, PT_T_I64, 0, .min = 1, .max = 65535, .help = "443"),
+	PT_F(struct tls_input, port, PT_T_I64, 0, .min = 1, .max = 65535, .def = 443),
 	PT_F(struct tls_input, server_name, PT_T_STR, 0, .max = 255, .help = "name to ask for (SNI) and to verify; host"),
-	PT_F(struct tls_input, timeout_ms, PT_T_I64, 0, .min = 1, .max = MOST_TIMEOUT_MS,
-	     .help = "for lookup, connection and handshake; 10000"),
+	PT_F(struct tls_input, timeout_ms, PT_T_I64, 0, .min = 1, .max = MOST_TIMEOUT_MS, .def = TLS_TIMEOUT_MS,
+	     .help = "for lookup, connection and handshake"),
 };
 static const struct pt_shape tls_shape = PT_SHAPE("input", struct tls_input, tls_fields);
 
@@ -292,11 +292,11 @@ static int tls_run(struct pt_op_run *run, const void *input, struct pt_err *err)
 	const struct tls_input *in = input;
 	pt_auto(pt_guard_release) struct pt_guard guard = { 0 };
 	pt_auto(check_release) struct check c = { .name = in->server_name ? in->server_name : in->host };
-	int timeout_ms = in->timeout_ms ? (int)in->timeout_ms : TLS_TIMEOUT_MS;
+	int timeout_ms = (int)in->timeout_ms;
 	int64_t start = pt_mono_ns(), end_ms = pt_mono_ms() + timeout_ms, tls_start;
 	struct pt_dial d = { .guard = &guard,
 			     .host = in->host,
-			     .port = in->port ? (unsigned)in->port : 443,
+			     .port = (unsigned)in->port,
 			     .timeout_ms = timeout_ms,
 			     .cancel = run->cancel };
 	pt_auto_buf b = PT_DOC_INIT;

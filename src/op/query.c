@@ -74,10 +74,9 @@ static int run_statement(struct pt_op_run *run, struct pt_conn *conn, const stru
 		rc = pt_rows_columns(&s, &run->head->columns, err);
 	if (rc == 0)
 		rc = pt_rows_jsonl(&s, conn, &limits, on_lines, &out, &stats, err);
-	run->head->rows = out.rows;
+	run->head->rows = stats.rows;
 	if (rc < 0)
 		return rc;
-	run->head->rows = stats.rows;
 	run->head->bytes = stats.bytes;
 	if (stats.partial && !(run->head->partial = strdup(stats.partial)))
 		return pt_fail_oom(err);
