@@ -178,10 +178,14 @@ static size_t write_text(struct pt_buf *b, const char *p, size_t n)
 	for (;;) {
 		pt_auto_buf text = PT_BUF_INIT(8 << 20);
 
-		pt_buf_json(&text, p, n);
+		pt_doc_text(&text, NULL, p, n);
 		if (!text.bad && text.len <= BODY_TEXT_MAX) {
 			pt_buf_add(b, text.p, text.len);
 			return n;
+		}
+		if (!n) { /* out of memory */
+			b->bad = PT_E_INTERNAL;
+			return 0;
 		}
 		n = n / 4 * 3;
 	}

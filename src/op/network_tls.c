@@ -59,10 +59,8 @@ static void x509_name(X509_NAME *name, struct pt_buf *b, const char *key)
 	long n;
 
 	if (mem && X509_NAME_print_ex(mem, name, 0, XN_FLAG_RFC2253 & ~ASN1_STRFLGS_ESC_MSB) >= 0 &&
-	    (n = BIO_get_mem_data(mem, &text)) > 0) {
-		pt_doc_key(b, key);
-		pt_buf_json(b, text, (size_t)n);
-	}
+	    (n = BIO_get_mem_data(mem, &text)) > 0)
+		pt_doc_text(b, key, text, (size_t)n);
 	BIO_free(mem);
 }
 
@@ -174,8 +172,7 @@ static void write_sans(X509 *x, struct pt_buf *b)
 		    inet_ntop(n == 4 ? AF_INET : AF_INET6, ASN1_STRING_get0_data(s), text, sizeof(text))) {
 			pt_doc_str(b, NULL, text);
 		} else if (s && g->type != GEN_IPADD) {
-			pt_doc_key(b, NULL);
-			pt_buf_json(b, (const char *)ASN1_STRING_get0_data(s), (size_t)n);
+			pt_doc_text(b, NULL, (const char *)ASN1_STRING_get0_data(s), (size_t)n);
 		}
 	}
 	pt_buf_chr(b, ']');
