@@ -33,7 +33,7 @@ static void op_run_init(struct op_run *r)
 {
 	struct pt_err err;
 
-	*r = (struct op_run){ .text = PT_BUF_INIT(64 << 20), .body.write = op_body_write };
+	*r = (struct op_run) { .text = PT_BUF_INIT(64 << 20), .body.write = op_body_write };
 	r->view.http = &r->http;
 	r->view.credential = &r->credential;
 	r->view.allowed_cidrs = "127.0.0.0/8,::1";
@@ -58,12 +58,17 @@ static void op_run_release(struct op_run *r)
 /* Run one operation; what it gave is in r->head and r->text until the next one. */
 static int op_do(struct op_run *r, const char *type, const char *input, struct pt_err *err)
 {
-	struct pt_op_run run = { .lease = &r->lease, .cancel = &r->cancel, .agent = &r->view, .body = &r->body, .head = &r->head,
-				 .rows = &r->rows, .bytes = &r->bytes };
+	struct pt_op_run run = { .lease = &r->lease,
+				 .cancel = &r->cancel,
+				 .agent = &r->view,
+				 .body = &r->body,
+				 .head = &r->head,
+				 .rows = &r->rows,
+				 .bytes = &r->bytes };
 	int rc;
 
 	op_run_clear(r);
-	*err = (struct pt_err){ 0 };
+	*err = (struct pt_err) { 0 };
 	r->lease.type = (char *)(uintptr_t)type;
 	rc = pt_json_parse(input, strlen(input), &r->lease.input, err);
 	pt_assert(rc == 0);

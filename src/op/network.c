@@ -68,7 +68,8 @@ static const char *const dns_types[] = { "A", "AAAA", "any", NULL };
 static const struct pt_field dns_fields[] = {
 	PT_F(struct dns_input, name, PT_T_STR, PT_REQUIRED, .max = 255),
 	PT_F(struct dns_input, type, PT_T_STR, 0, .values = dns_types, .help = "A, AAAA or any; any"),
-	PT_F(struct dns_input, timeout_ms, PT_T_I64, 0, .min = 1, .max = MOST_TIMEOUT_MS, .def = DNS_TIMEOUT_MS, .help = "for the lookup"),
+	PT_F(struct dns_input, timeout_ms, PT_T_I64, 0, .min = 1, .max = MOST_TIMEOUT_MS, .def = DNS_TIMEOUT_MS,
+	     .help = "for the lookup"),
 };
 static const struct pt_shape dns_shape = PT_SHAPE("input", struct dns_input, dns_fields);
 

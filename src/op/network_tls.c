@@ -291,11 +291,9 @@ static int tls_run(struct pt_op_run *run, const void *input, struct pt_err *err)
 	pt_auto(check_release) struct check c = { .name = in->server_name ? in->server_name : in->host };
 	int timeout_ms = (int)in->timeout_ms;
 	int64_t start = pt_mono_ns(), end_ms = pt_mono_ms() + timeout_ms, tls_start;
-	struct pt_dial d = { .guard = &guard,
-			     .host = in->host,
-			     .port = (unsigned)in->port,
-			     .timeout_ms = timeout_ms,
-			     .cancel = run->cancel };
+	struct pt_dial d = {
+		.guard = &guard, .host = in->host, .port = (unsigned)in->port, .timeout_ms = timeout_ms, .cancel = run->cancel
+	};
 	pt_auto_buf b = PT_DOC_INIT;
 	int rc = pt_guard_init(&guard, run->agent->blocked_cidrs, run->agent->allowed_cidrs, err);
 	bool done = false;

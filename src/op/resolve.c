@@ -16,7 +16,7 @@ struct lookup {
 	int done_fd;       /* eventfd, readable once rc and found are there */
 	_Atomic bool done; /* the same for memory order */
 	int (*fn)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
-	int rc, sys;       /* of fn, and its errno */
+	int rc, sys; /* of fn, and its errno */
 	struct addrinfo hints, *found;
 	char port[8];
 	char host[];

@@ -14,7 +14,8 @@ struct logs_input {
 };
 static const struct pt_field logs_fields[] = {
 	PT_F(struct logs_input, after, PT_T_I64, 0, .min = 0, .max = INT64_MAX, .help = "only lines after this one"),
-	PT_F(struct logs_input, max_lines, PT_T_I64, 0, .min = 1, .max = LOGS_MOST, .def = LOGS_DEFAULT, .help = "newest lines to give"),
+	PT_F(struct logs_input, max_lines, PT_T_I64, 0, .min = 1, .max = LOGS_MOST, .def = LOGS_DEFAULT,
+	     .help = "newest lines to give"),
 };
 static const struct pt_shape logs_shape = PT_SHAPE("input", struct logs_input, logs_fields);
 

@@ -71,7 +71,8 @@ static void local_answer(struct local_http *s, int fd, const char *target, const
 		local_reply(fd, "200 OK", "X-A: 1\r\nx-a: 2\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n", "ok", 2);
 	} else if (strncmp(target, "/big", 4) == 0) {
 		memset(big, strcmp(target, "/big-control") == 0 ? 1 : 'x', sizeof(big));
-		local_reply(fd, strcmp(target, "/big-error") == 0 ? "500 Oh" : "200 OK", "Content-Type: text/plain\r\n", big, sizeof(big));
+		local_reply(fd, strcmp(target, "/big-error") == 0 ? "500 Oh" : "200 OK", "Content-Type: text/plain\r\n", big,
+			    sizeof(big));
 	} else if (to) {
 		snprintf(headers, sizeof(headers), "Location: %s\r\n", to + 4);
 		local_reply(fd, strncmp(target, "/307", 4) == 0 ? "307 Temporary Redirect" : "302 Found", headers, "moved", 5);
@@ -128,7 +129,7 @@ static void *local_main(void *arg)
 
 static PT_UNUSED void local_http_start(struct local_http *s)
 {
-	*s = (struct local_http){ .lock = PTHREAD_MUTEX_INITIALIZER };
+	*s = (struct local_http) { .lock = PTHREAD_MUTEX_INITIALIZER };
 	s->fd = local_listen(&s->port, 16);
 	pt_assert(pthread_create(&s->thread, NULL, local_main, s) == 0);
 }

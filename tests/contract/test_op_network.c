@@ -1,5 +1,5 @@
-/* network.tcp and network.tls against real sockets on loopback: open, closed, a listener that never answers, servers with good and
- * bad certificates, peers that say nonsense or nothing. */
+/* network.tcp and network.tls against real sockets on loopback: open, closed, a listener that never answers, servers with good
+ * and bad certificates, peers that say nonsense or nothing. */
 #include "../tap.h"
 #include "../op_run.h"
 #include "local_http.h"
@@ -89,7 +89,7 @@ static void *tls_main(void *arg)
 
 static void tls_start(struct tls_server *s, const struct cert *leaf, const struct cert *ca, bool send_ca)
 {
-	*s = (struct tls_server){ .lock = PTHREAD_MUTEX_INITIALIZER, .ctx = SSL_CTX_new(TLS_server_method()) };
+	*s = (struct tls_server) { .lock = PTHREAD_MUTEX_INITIALIZER, .ctx = SSL_CTX_new(TLS_server_method()) };
 	SSL_CTX_use_certificate(s->ctx, leaf->x);
 	SSL_CTX_use_PrivateKey(s->ctx, leaf->key);
 	if (send_ca)
@@ -215,16 +215,19 @@ static void tcp(struct op_run *r)
 	close(fd);
 
 	blackhole_start(&hole);
-	is_int(op_do(r, "network.tcp", input_of("127.0.0.1", hole.port, ",\"timeout_ms\":100"), &err), 0, "a port that does not answer");
+	is_int(op_do(r, "network.tcp", input_of("127.0.0.1", hole.port, ",\"timeout_ms\":100"), &err), 0,
+	       "a port that does not answer");
 	is_str(op_str(r, "error.code"), "timeout", "is an answer");
 	start = pt_mono_ms();
 	r->cancel.deadline_ms = start + 100;
-	is_int(op_do(r, "network.tcp", input_of("127.0.0.1", hole.port, ",\"timeout_ms\":60000"), &err), PT_E_DEADLINE, "the deadline");
+	is_int(op_do(r, "network.tcp", input_of("127.0.0.1", hole.port, ",\"timeout_ms\":60000"), &err), PT_E_DEADLINE,
+	       "the deadline");
 	ok(pt_mono_ms() - start < 1100, "ends it within a second");
 	r->cancel.deadline_ms = INT64_MAX;
 	pthread_create(&t, NULL, fire_soon, &r->cancel);
 	start = pt_mono_ms();
-	is_int(op_do(r, "network.tls", input_of("127.0.0.1", hole.port, ",\"timeout_ms\":60000"), &err), PT_E_CANCELLED, "a cancel");
+	is_int(op_do(r, "network.tls", input_of("127.0.0.1", hole.port, ",\"timeout_ms\":60000"), &err), PT_E_CANCELLED,
+	       "a cancel");
 	ok(pt_mono_ms() - start < 1100, "too");
 	pthread_join(t, NULL);
 	pt_cancel_release(&r->cancel);
@@ -237,7 +240,8 @@ static char ca_path[] = "/tmp/postern-ca-XXXXXX";
 
 static void tls_good(struct op_run *r, const struct cert *ca)
 {
-	struct cert leaf = make_cert("localhost \xc3\xa9", "DNS:localhost,DNS:db.internal,IP:127.0.0.1,URI:spiffe://x/y", -1, 40, ca);
+	struct cert leaf =
+		make_cert("localhost \xc3\xa9", "DNS:localhost,DNS:db.internal,IP:127.0.0.1,URI:spiffe://x/y", -1, 40, ca);
 	pt_auto_buf b64 = PT_BUF_INIT(65536);
 	struct tls_server s;
 	struct pt_err err;
@@ -266,7 +270,8 @@ static void tls_good(struct op_run *r, const struct cert *ca)
 	pthread_mutex_lock(&s.lock);
 	is_str(s.sni, "localhost", "the host was asked for");
 	pthread_mutex_unlock(&s.lock);
-	is_int(op_do(r, "network.tls", input_of("127.0.0.1", s.port, ",\"server_name\":\"db.internal\""), &err), 0, "server_name");
+	is_int(op_do(r, "network.tls", input_of("127.0.0.1", s.port, ",\"server_name\":\"db.internal\""), &err), 0,
+	       "server_name");
 	ok(op_is(r, "ok"), "is what is verified");
 	pthread_mutex_lock(&s.lock);
 	is_str(s.sni, "db.internal", "and asked for");
@@ -276,8 +281,10 @@ static void tls_good(struct op_run *r, const struct cert *ca)
 	pthread_mutex_lock(&s.lock);
 	is_str(s.sni, "none", "and not asked for");
 	pthread_mutex_unlock(&s.lock);
-	is_int(op_do(r, "network.tls", input_of("127.0.0.1", s.port, ",\"server_name\":\"other.internal\""), &err), 0, "another name");
-	ok(!op_is(r, "ok") && !op_is(r, "verified") && strstr(op_str(r, "reason"), "ostname"), "is not verified: %s", op_str(r, "reason"));
+	is_int(op_do(r, "network.tls", input_of("127.0.0.1", s.port, ",\"server_name\":\"other.internal\""), &err), 0,
+	       "another name");
+	ok(!op_is(r, "ok") && !op_is(r, "verified") && strstr(op_str(r, "reason"), "ostname"), "is not verified: %s",
+	   op_str(r, "reason"));
 	is_str(op_str(r, "error.code"), "tls_failed", "why");
 	r->http.ca = NULL;
 	is_int(op_do(r, "network.tls", input_of("localhost", s.port, ""), &err), 0, "without the CA");
@@ -291,7 +298,8 @@ static void tls_good(struct op_run *r, const struct cert *ca)
 	is_int(op_do(r, "network.tls", input_of("localhost", s.port, ""), &err), 0, "the CA as base64");
 	ok(op_is(r, "ok"), "is read too");
 	r->http.ca = "/nonexistent/ca.pem";
-	ok(op_do(r, "network.tls", input_of("localhost", s.port, ""), &err) == 0 && !op_is(r, "ok"), "a CA file that is missing is said");
+	ok(op_do(r, "network.tls", input_of("localhost", s.port, ""), &err) == 0 && !op_is(r, "ok"),
+	   "a CA file that is missing is said");
 	r->http.ca = ca_path;
 	tls_stop(&s);
 	cert_free(&leaf);
@@ -331,7 +339,8 @@ static void tls_bad(struct op_run *r, const struct cert *ca)
 	is_str(op_str(r, "error.code"), "timeout", "is an answer");
 	start = pt_mono_ms();
 	pthread_create(&t, NULL, fire_soon, &r->cancel);
-	is_int(op_do(r, "network.tls", input_of("127.0.0.1", port, ",\"timeout_ms\":60000"), &err), PT_E_CANCELLED, "a cancel ends a handshake");
+	is_int(op_do(r, "network.tls", input_of("127.0.0.1", port, ",\"timeout_ms\":60000"), &err), PT_E_CANCELLED,
+	       "a cancel ends a handshake");
 	ok(pt_mono_ms() - start < 1100, "within a second");
 	pthread_join(t, NULL);
 	close(fd);

@@ -23,18 +23,51 @@ static void builtin(void)
 		const char *address;
 		bool blocked;
 	} t[] = {
-		{ "0.0.0.0", true }, { "0.1.2.3", true }, { "127.0.0.1", true }, { "127.255.255.254", true },
-		{ "169.254.169.254", true }, { "169.254.170.2", true }, { "100.100.100.200", true }, { "100.100.100.201", false },
-		{ "192.0.0.192", true }, { "192.0.0.193", false }, { "168.63.129.16", true }, { "224.0.0.1", true },
-		{ "239.255.255.255", true }, { "255.255.255.255", true }, { "10.1.2.3", false }, { "192.168.1.1", false },
-		{ "172.16.0.1", false }, { "8.8.8.8", false }, { "128.0.0.1", false }, { "169.253.255.255", false },
-		{ "1.0.0.1", false }, { "::", true }, { "::1", true }, { "fe80::1", true }, { "febf::1", true }, { "fec0::1", false },
-		{ "fd00:ec2::254", true }, { "fd00:ec3::254", false }, { "fd20:ce::254", true }, { "fd20:ce::253", false },
-		{ "ff02::1", true }, { "fd00::1", false }, { "2001:db8::1", false },
+		{ "0.0.0.0", true },
+		{ "0.1.2.3", true },
+		{ "127.0.0.1", true },
+		{ "127.255.255.254", true },
+		{ "169.254.169.254", true },
+		{ "169.254.170.2", true },
+		{ "100.100.100.200", true },
+		{ "100.100.100.201", false },
+		{ "192.0.0.192", true },
+		{ "192.0.0.193", false },
+		{ "168.63.129.16", true },
+		{ "224.0.0.1", true },
+		{ "239.255.255.255", true },
+		{ "255.255.255.255", true },
+		{ "10.1.2.3", false },
+		{ "192.168.1.1", false },
+		{ "172.16.0.1", false },
+		{ "8.8.8.8", false },
+		{ "128.0.0.1", false },
+		{ "169.253.255.255", false },
+		{ "1.0.0.1", false },
+		{ "::", true },
+		{ "::1", true },
+		{ "fe80::1", true },
+		{ "febf::1", true },
+		{ "fec0::1", false },
+		{ "fd00:ec2::254", true },
+		{ "fd00:ec3::254", false },
+		{ "fd20:ce::254", true },
+		{ "fd20:ce::253", false },
+		{ "ff02::1", true },
+		{ "fd00::1", false },
+		{ "2001:db8::1", false },
 		/* IPv4 inside IPv6 */
-		{ "::ffff:127.0.0.1", true }, { "::ffff:169.254.169.254", true }, { "::ffff:10.0.0.1", false }, { "::127.0.0.1", true },
-		{ "::10.0.0.1", false }, { "64:ff9b::169.254.169.254", true }, { "64:ff9b::8.8.8.8", false },
-		{ "64:ff9b:1::169.254.169.254", true }, { "2002:7f00:1::1", true }, { "2002:a9fe:a9fe::", true }, { "2002:808:808::", false },
+		{ "::ffff:127.0.0.1", true },
+		{ "::ffff:169.254.169.254", true },
+		{ "::ffff:10.0.0.1", false },
+		{ "::127.0.0.1", true },
+		{ "::10.0.0.1", false },
+		{ "64:ff9b::169.254.169.254", true },
+		{ "64:ff9b::8.8.8.8", false },
+		{ "64:ff9b:1::169.254.169.254", true },
+		{ "2002:7f00:1::1", true },
+		{ "2002:a9fe:a9fe::", true },
+		{ "2002:808:808::", false },
 	};
 	struct pt_err err;
 
@@ -43,7 +76,7 @@ static void builtin(void)
 	ok(check(&none, "64:ff9b::127.0.0.1", &err) == PT_E_BLOCKED && strstr(err.hint, "--allowed-cidrs 127.0.0.1/32"),
 	   "the hint names the setting and the range that helps");
 	ok(check(&none, "127.0.0.1", NULL) == PT_E_BLOCKED, "blocked without an error record too");
-	ok(pt_guard_address((void *)(uintptr_t)&none, &(struct sockaddr){ .sa_family = AF_UNIX }, &err) == PT_E_BLOCKED,
+	ok(pt_guard_address((void *)(uintptr_t)&none, &(struct sockaddr) { .sa_family = AF_UNIX }, &err) == PT_E_BLOCKED,
 	   "other families are refused");
 }
 
@@ -65,7 +98,8 @@ static void settings(void)
 		{ NULL, "127.0.0.1/32", "127.0.0.2", true },
 		{ NULL, "127.0.0.1/32", "::1", true },
 		{ NULL, " ::1 , 127.0.0.1 ", "::1", false },
-		{ NULL, "64:ff9b::/96", "64:ff9b::169.254.169.254", true }, /* a carrier that is permitted does not hide what it carries */
+		{ NULL, "64:ff9b::/96", "64:ff9b::169.254.169.254",
+		  true }, /* a carrier that is permitted does not hide what it carries */
 		{ NULL, "fe80::/10", "fe80::1", false },
 		{ "0.0.0.0/0,::/0", "10.20.0.0/16", "10.20.1.1", false },
 		{ "0.0.0.0/0,::/0", "10.20.0.0/16", "10.21.1.1", true },
@@ -84,8 +118,9 @@ static void settings(void)
 	is_int(pt_guard_init(&g, "10.0.0.0/8,10.0.0.0/99", NULL, &err), PT_E_INVALID, "a bad range is refused");
 	ok(strstr(err.msg, "blocked-cidrs") && strstr(err.msg, "10.0.0.0/99"), "and named: %s", err.msg);
 	is_int(pt_guard_init(&g, NULL, "localhost", &err), PT_E_INVALID, "a name is no range");
-	is_int(pt_guard_init(&g, "1111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111", NULL,
-			     &err), PT_E_INVALID, "nor is a long text");
+	is_int(pt_guard_init(&g, "1111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111",
+			     NULL, &err),
+	       PT_E_INVALID, "nor is a long text");
 }
 
 /* A resolver: "inside" has a private address, "rebind" a public and a blocked one, the rest is unknown; addresses as they are. */
@@ -111,19 +146,38 @@ static void proxied(void)
 		const char *host;
 		bool blocked;
 	} t[] = {
-		{ "127.0.0.1", true }, { "2130706433", true }, { "0x7f000001", true }, { "0177.0.0.1", true }, { "127.1", true },
-		{ "0", true }, { "::1", true }, { "::ffff:169.254.169.254", true }, { "169.254.169.254", true }, { "10.1.2.3", false },
-		{ "localhost", true }, { "LOCALHOST.", true }, { "a.localhost", true }, { "notlocalhost", false },
-		{ "metadata.google.internal", true }, { "Metadata.Google.Internal.", true }, { "metadata", true }, { "metadata.goog", true },
-		{ "instance-data", true }, { "metadata.azure.internal", true }, { "metadata.tencentyun.com", true }, { "inside", false },
-		{ "rebind", true }, { "unknown.example", false },
+		{ "127.0.0.1", true },
+		{ "2130706433", true },
+		{ "0x7f000001", true },
+		{ "0177.0.0.1", true },
+		{ "127.1", true },
+		{ "0", true },
+		{ "::1", true },
+		{ "::ffff:169.254.169.254", true },
+		{ "169.254.169.254", true },
+		{ "10.1.2.3", false },
+		{ "localhost", true },
+		{ "LOCALHOST.", true },
+		{ "a.localhost", true },
+		{ "notlocalhost", false },
+		{ "metadata.google.internal", true },
+		{ "Metadata.Google.Internal.", true },
+		{ "metadata", true },
+		{ "metadata.goog", true },
+		{ "instance-data", true },
+		{ "metadata.azure.internal", true },
+		{ "metadata.tencentyun.com", true },
+		{ "inside", false },
+		{ "rebind", true },
+		{ "unknown.example", false },
 	};
 	struct pt_guard g;
 	struct pt_err err;
 
 	pt_resolve_inject(fake_lookup);
 	for (size_t i = 0; i < PT_COUNT(t); i++)
-		is_int(pt_guard_proxied_host(&none, t[i].host, NULL, &err), t[i].blocked ? PT_E_BLOCKED : 0, "proxied %s", t[i].host);
+		is_int(pt_guard_proxied_host(&none, t[i].host, NULL, &err), t[i].blocked ? PT_E_BLOCKED : 0, "proxied %s",
+		       t[i].host);
 	ok(pt_guard_init(&g, NULL, "169.254.169.254", &err) == 0 &&
 		   pt_guard_proxied_host(&g, "metadata.google.internal", NULL, &err) == 0,
 	   "a metadata service that was permitted is permitted by its name as well");

@@ -18,7 +18,8 @@ static void manual(const char *path)
 	for (const struct pt_op_type *const *t = pt_op_types(); *t; t++) {
 		char title[80], *section, *end;
 
-		ok((*t)->input_size == (*t)->input->size && (*t)->input_size <= PT_OP_INPUT_MAX, "%s: its input fits", (*t)->name);
+		ok((*t)->input_size == (*t)->input->size && (*t)->input_size <= PT_OP_INPUT_MAX, "%s: its input fits",
+		   (*t)->name);
 		ok(pt_op_find((*t)->name) == *t && (*t)->summary, "%s is found by its name", (*t)->name);
 		snprintf(title, sizeof(title), "## %s\n", (*t)->name);
 		section = strstr(text.p, title);
@@ -42,7 +43,8 @@ static void manual(const char *path)
 				ok(strstr(section, row) != NULL, "%s: %s may be %s", (*t)->name, f->name, f->values[k]);
 			}
 		}
-		ok(strstr(section, (*t)->name) && strstr(section, "postern ctl operations run"), "%s: has an example", (*t)->name);
+		ok(strstr(section, (*t)->name) && strstr(section, "postern ctl operations run"), "%s: has an example",
+		   (*t)->name);
 		free(section);
 	}
 }
@@ -90,12 +92,16 @@ static void inputs(void)
 		{ "network.http", "{\"url\":\"db\"}", false, "url" },
 		{ "network.http", "{\"url\":\"http://\"}", false, "url" },
 		{ "network.http", "{\"url\":\"http://u:secret@db/\"}", false, "user or password" },
-		{ "network.http", "{\"url\":\"http://\xef\xbc\x91\xef\xbc\x92\xef\xbc\x97.1/\"}", false, "ASCII" }, /* full-width 127 */
-		{ "http.request", "{\"url\":\"https://db/\",\"method\":\"POST\",\"body\":\"x\",\"headers\":{\"X-A\":\"1\"}}", false, NULL },
-		{ "http.request", "{\"url\":\"https://db/\",\"method\":\"PUT\",\"body_json\":[1],\"headers\":null}", false, NULL },
+		{ "network.http", "{\"url\":\"http://\xef\xbc\x91\xef\xbc\x92\xef\xbc\x97.1/\"}", false,
+		  "ASCII" }, /* full-width 127 */
+		{ "http.request", "{\"url\":\"https://db/\",\"method\":\"POST\",\"body\":\"x\",\"headers\":{\"X-A\":\"1\"}}",
+		  false, NULL },
+		{ "http.request", "{\"url\":\"https://db/\",\"method\":\"PUT\",\"body_json\":[1],\"headers\":null}", false,
+		  NULL },
 		{ "http.request", "{\"url\":\"https://db/\",\"body\":null,\"body_json\":null}", false, NULL },
 		{ "http.request", "{\"url\":\"https://db/\",\"method\":\"get\"}", false, "method" },
-		{ "http.request", "{\"url\":\"https://db/\",\"method\":\"POST\",\"body\":\"x\",\"body_json\":1}", false, "only one" },
+		{ "http.request", "{\"url\":\"https://db/\",\"method\":\"POST\",\"body\":\"x\",\"body_json\":1}", false,
+		  "only one" },
 		{ "http.request", "{\"url\":\"https://db/\",\"body\":\"x\"}", false, "a GET request has no body" },
 		{ "http.request", "{\"url\":\"https://db/\",\"headers\":[]}", false, "headers" },
 		{ "http.request", "{\"url\":\"https://db/\",\"headers\":{\"X\":1}}", false, "headers" },
@@ -103,7 +109,8 @@ static void inputs(void)
 		{ "http.request", "{\"url\":\"https://db/\",\"headers\":{\"\":\"1\"}}", false, "not a header name" },
 		{ "http.request", "{\"url\":\"https://db/\",\"headers\":{\"X\":\"1\\r\\nY: 2\"}}", false, "control character" },
 		{ "http.request", "{\"url\":\"https://db/\",\"headers\":{\"hOsT\":\"metadata\"}}", false, "cannot be set" },
-		{ "http.request", "{\"url\":\"https://db/\",\"headers\":{\"Transfer-Encoding\":\"chunked\"}}", false, "cannot be set" },
+		{ "http.request", "{\"url\":\"https://db/\",\"headers\":{\"Transfer-Encoding\":\"chunked\"}}", false,
+		  "cannot be set" },
 		{ "http.request", "{\"url\":\"https://db/\",\"response\":\"xml\"}", false, "response" },
 		{ "http.request", "{\"url\":\"https://db/\",\"max_bytes\":1048577}", false, "max_bytes" },
 		{ "health", "{}", false, NULL },
@@ -124,7 +131,7 @@ static void inputs(void)
 		int rc;
 
 		pt_assert(pt_json_parse(t[i].input, strlen(t[i].input), &j, &err) == 0);
-		err = (struct pt_err){ 0 };
+		err = (struct pt_err) { 0 };
 		rc = pt_op_check(t[i].type, j, t[i].integration, &err);
 		json_decref(j);
 		if (!t[i].says)
@@ -133,7 +140,8 @@ static void inputs(void)
 			ok(rc == PT_E_INVALID && strstr(err.msg, t[i].says), "%s %s: %s", t[i].type, t[i].input, err.msg);
 		ok(!strstr(err.msg, "secret"), "no password in the message");
 	}
-	ok(pt_op_check("netwrk.tcp", NULL, false, &err) == PT_E_INVALID && strstr(err.hint, "network.tcp"), "a typing error: %s", err.hint);
+	ok(pt_op_check("netwrk.tcp", NULL, false, &err) == PT_E_INVALID && strstr(err.hint, "network.tcp"), "a typing error: %s",
+	   err.hint);
 	is_int(pt_op_check("health", NULL, false, &err), 0, "no input at all is an empty one");
 	is_int(pt_op_check(NULL, NULL, false, &err), PT_E_INVALID, "no type");
 }
@@ -159,7 +167,7 @@ static void about_the_agent(void)
 	is_int(op_do(&r, "later.type", "{}", &err), PT_E_UNSUPPORTED, "a type of a newer gateway");
 	r.view.health = give_health;
 	r.view.metrics = give_metrics;
-	r.view.arg = (char *)(uintptr_t)"{\"version\":\"1.2\"}";
+	r.view.arg = (char *)(uintptr_t) "{\"version\":\"1.2\"}";
 	is_int(op_do(&r, "health", "{}", &err), 0, "health");
 	is_str(op_str(&r, "version"), "1.2", "is the agent's document");
 	is_int(op_do(&r, "metrics", "{}", &err), 0, "metrics");
@@ -173,7 +181,8 @@ static void about_the_agent(void)
 	is_int(op_do(&r, "logs", "{\"max_lines\":3}", &err), 0, "logs");
 	ok(r.head.rows == 3 && op_int(&r, "lines") == 3 && r.head.bytes == (int64_t)r.text.len, "the three newest lines");
 	is_str(r.head.body_format, "jsonl", "as JSON Lines");
-	ok(strstr(r.text.p, "\"n\":\"2\"") && strstr(r.text.p, "\"n\":\"4\"") && !strstr(r.text.p, "\"n\":\"1\""), "oldest first");
+	ok(strstr(r.text.p, "\"n\":\"2\"") && strstr(r.text.p, "\"n\":\"4\"") && !strstr(r.text.p, "\"n\":\"1\""),
+	   "oldest first");
 	last = op_int(&r, "last");
 	pt_info("line", "n", "new");
 	{
@@ -245,7 +254,8 @@ static void names(void)
 
 	sem_init(&hang, 0, 0);
 	pt_resolve_inject(hanging_lookup);
-	is_int(op_do(&r, "network.dns", "{\"name\":\"db\",\"timeout_ms\":20}", &err), 0, "a name service that hangs is an answer");
+	is_int(op_do(&r, "network.dns", "{\"name\":\"db\",\"timeout_ms\":20}", &err), 0,
+	       "a name service that hangs is an answer");
 	is_str(op_str(&r, "error.code"), "timeout", "of the check's own time limit");
 	is_int(op_do(&r, "network.tcp", "{\"host\":\"db\",\"port\":1,\"timeout_ms\":20}", &err), 0, "for tcp too");
 	is_str(op_str(&r, "error.code"), "timeout", "timeout");
@@ -255,7 +265,8 @@ static void names(void)
 	is_int(op_do(&r, "network.tls", "{\"host\":\"db\"}", &err), PT_E_DEADLINE, "nothing starts after it");
 	r.cancel.deadline_ms = INT64_MAX;
 	pthread_create(&t, NULL, fire_soon, &r.cancel);
-	is_int(op_do(&r, "network.tcp", "{\"host\":\"db\",\"port\":1,\"timeout_ms\":60000}", &err), PT_E_CANCELLED, "a cancel ends it");
+	is_int(op_do(&r, "network.tcp", "{\"host\":\"db\",\"port\":1,\"timeout_ms\":60000}", &err), PT_E_CANCELLED,
+	       "a cancel ends it");
 	ok(pt_mono_ms() - start < 1000, "both within a second");
 	is_str(err.msg, "cancelled by ada", "with its reason");
 	pthread_join(t, NULL);
