@@ -8,6 +8,20 @@ void pt_doc_ms(struct pt_buf *b, const char *key, int64_t us)
 	pt_buf_fmt(b, "%lld.%03d", (long long)(us / 1000), (int)(us % 1000));
 }
 
+void pt_doc_text(struct pt_buf *b, const char *key, const char *p, size_t n)
+{
+	pt_auto(pt_freep) char *copy = n ? malloc(n) : NULL;
+
+	if (n && !copy) {
+		b->bad = PT_E_INTERNAL;
+		return;
+	}
+	for (size_t i = 0; i < n; i++)
+		copy[i] = (char)(p[i] ? p[i] : 0xff);
+	pt_doc_key(b, key);
+	pt_buf_json(b, copy ? copy : "", n);
+}
+
 void pt_doc_err(struct pt_buf *b, const char *key, const struct pt_err *err)
 {
 	struct pt_error_doc d = { 0 };

@@ -25,6 +25,8 @@ static inline void pt_doc_str(struct pt_buf *b, const char *key, const char *val
 	pt_doc_key(b, key);
 	pt_buf_json(b, value, strlen(value));
 }
+/* n bytes of foreign text.  What is not UTF-8, and NUL, which no document may hold, becomes U+FFFD. */
+void pt_doc_text(struct pt_buf *b, const char *key, const char *p, size_t n);
 static inline void pt_doc_int(struct pt_buf *b, const char *key, int64_t v)
 {
 	pt_doc_key(b, key);

@@ -132,6 +132,8 @@ static bool carried(const struct sockaddr_in6 *sa, struct sockaddr_in *ret)
 {
 	const unsigned char *a = sa->sin6_addr.s6_addr;
 
+	if (IN6_IS_ADDR_UNSPECIFIED(&sa->sin6_addr) || IN6_IS_ADDR_LOOPBACK(&sa->sin6_addr))
+		return false;
 	for (size_t i = 0; i < PT_COUNT(carriers); i++)
 		if (memcmp(a, carriers[i].prefix, carriers[i].bytes) == 0) {
 			*ret = (struct sockaddr_in) { .sin_family = AF_INET };
@@ -145,23 +147,22 @@ int pt_guard_address(void *guard, const void *sa, struct pt_err *err)
 {
 	const struct pt_guard *g = guard;
 	const struct sockaddr *a = sa;
-	const char *why = NULL;
 	struct sockaddr_in v4;
+	const char *why;
 	char text[64];
 
 	if (a->sa_family != AF_INET && a->sa_family != AF_INET6)
 		return pt_fail(err, PT_E_BLOCKED, "addresses of family %d are not connected to", a->sa_family);
 	pt_address_text(a, text);
-	if (a->sa_family == AF_INET) {
+	why = why_blocked(g, a);
+	if (!why && a->sa_family == AF_INET6 && carried(sa, &v4)) {
+		a = (const struct sockaddr *)&v4;
 		why = why_blocked(g, a);
-	} else if (!list_has(&g->allowed, a)) {
-		why = why_blocked(g, a);
-		if (!why && carried(sa, &v4))
-			why = why_blocked(g, (const struct sockaddr *)&v4);
 	}
 	if (!why)
 		return PT_OK;
 	(void)pt_fail(err, PT_E_BLOCKED, "operations may not connect to %s (%s)", text, why);
+	pt_address_text(a, text); /* the IPv4 address that it carries, when that is what has to be permitted */
 	(void)pt_hint(err, "whoever runs the agent can permit it: --allowed-cidrs %.*s/%d (POSTERN_ALLOWED_CIDRS)",
 		      (int)strcspn(text, "%"), text, a->sa_family == AF_INET ? 32 : 128);
 	return PT_E_BLOCKED;

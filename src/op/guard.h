@@ -1,7 +1,7 @@
 /* The SSRF guard: which addresses an operation may connect to.  An operation comes from the gateway and runs inside somebody's
  * network, so addresses that give power to whoever can reach them (the host itself, cloud metadata services) are refused unless
- * the agent's operator permits them.  The check is made on the address that is about to be connected to, after name resolution: what a
- * name resolved to a moment before does not count (no DNS rebinding). */
+ * the agent's operator permits them.  The check is made on the address that is about to be connected to, after name resolution:
+ * what a name resolved to a moment before does not count (no DNS rebinding). */
 #ifndef PT_OP_GUARD_H
 #define PT_OP_GUARD_H
 #include "base/shape.h"

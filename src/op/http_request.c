@@ -30,11 +30,12 @@ static const char *const forms[] = { "text", "json", "base64", NULL };
 static const struct pt_field request_fields[] = {
 	PT_F(struct request_input, url, PT_T_STR, PT_REQUIRED, .max = 8192, .help = "http:// or https://"),
 	PT_F(struct request_input, method, PT_T_STR, 0, .values = methods, .help = "GET"),
-	PT_F(struct request_input, headers, PT_T_JSON, 0, .help = "object of strings"),
+	PT_F(struct request_input, headers, PT_T_JSON, PT_STRING_MAP, .help = "object of strings"),
 	PT_F(struct request_input, body, PT_T_STR, 0, .max = BODY_MAX, .help = "text to send"),
-	PT_F(struct request_input, body_json, PT_T_JSON, 0, .help = "document to send, in place of body"),
-	PT_F(struct request_input, timeout_ms, PT_T_I64, 0, .min = 1, .max = MOST_TIMEOUT_MS, .help = "30000"),
-	PT_F(struct request_input, max_bytes, PT_T_I64, 0, .min = 1, .max = MOST_BYTES, .help = "of the response's body; 524288"),
+	PT_F(struct request_input, body_json, PT_T_JSON, 0, .max = BODY_MAX, .help = "document to send, in place of body"),
+	PT_F(struct request_input, timeout_ms, PT_T_I64, 0, .min = 1, .max = MOST_TIMEOUT_MS, .def = REQUEST_TIMEOUT_MS),
+	PT_F(struct request_input, max_bytes, PT_T_I64, 0, .min = 1, .max = MOST_BYTES, .def = MAX_BYTES,
+	     .help = "of the response's body"),
 	PT_F(struct request_input, response, PT_T_STR, 0, .values = forms,
 	     .help = "how the body is given: text, json, base64; text"),
 	PT_F(struct request_input, follow, PT_T_BOOL, 0, .help = "follow up to 5 redirects; false"),
@@ -59,10 +60,6 @@ static int check_headers(const json_t *headers, struct pt_err *err)
 	const char *name;
 	json_t *value;
 
-	if (!headers || json_is_null(headers))
-		return PT_OK;
-	if (!json_is_object(headers))
-		return pt_fail(err, PT_E_INVALID, "headers: expected an object, got %s", pt_json_type_name(headers));
 	if (json_object_size(headers) > MOST_HEADERS)
 		return pt_fail(err, PT_E_INVALID, "headers: more than %d", MOST_HEADERS);
 	json_object_foreach ((json_t *)(uintptr_t)headers, name, value) {
@@ -70,9 +67,6 @@ static int check_headers(const json_t *headers, struct pt_err *err)
 
 		if (!is_token(name))
 			return pt_fail(err, PT_E_INVALID, "headers: '%.60s' is not a header name", name);
-		if (!s)
-			return pt_fail(err, PT_E_INVALID, "headers: %.60s: expected a string, got %s", name,
-				       pt_json_type_name(value));
 		for (size_t i = 0; i < json_string_length(value); i++)
 			if (((unsigned char)s[i] < ' ' && s[i] != '\t') || s[i] == 0x7f)
 				return pt_fail(err, PT_E_INVALID, "headers: %.60s: holds a control character", name);
@@ -185,10 +179,14 @@ static size_t write_text(struct pt_buf *b, const char *p, size_t n)
 	for (;;) {
 		pt_auto_buf text = PT_BUF_INIT(8 << 20);
 
-		pt_buf_json(&text, p, n);
+		pt_doc_text(&text, NULL, p, n);
 		if (!text.bad && text.len <= BODY_TEXT_MAX) {
 			pt_buf_add(b, text.p, text.len);
 			return n;
+		}
+		if (!n) { /* out of memory */
+			b->bad = PT_E_INTERNAL;
+			return 0;
 		}
 		n = n / 4 * 3;
 	}
@@ -240,7 +238,7 @@ static int request_run(struct pt_op_run *run, const void *input, struct pt_err *
 {
 	const struct request_input *in = input;
 	pt_auto(request_release) struct request r = { .json = PT_BUF_INIT(BODY_MAX + 1) };
-	int64_t start = pt_mono_ns(), max = in->max_bytes ? in->max_bytes : MAX_BYTES, limit = run->lease->limits.max_bytes;
+	int64_t start = pt_mono_ns(), max = in->max_bytes, limit = run->lease->limits.max_bytes;
 	pt_auto_buf b = PT_DOC_INIT;
 	int rc = prepare(in, &r, err);
 	pt_auto(pt_fetch_release) struct pt_fetch f = { .run = run,
@@ -251,7 +249,7 @@ static int request_run(struct pt_op_run *run, const void *input, struct pt_err *
 								: body_json(in) ? r.json.p
 										: NULL,
 							.body_size = in->body ? (int64_t)strlen(in->body) : (int64_t)r.json.len,
-							.timeout_ms = in->timeout_ms ? (int)in->timeout_ms : REQUEST_TIMEOUT_MS,
+							.timeout_ms = (int)in->timeout_ms,
 							.follow = in->follow,
 							.max_bytes = (size_t)(limit > 0 && limit < max ? limit : max) };
 

@@ -13,8 +13,8 @@ struct tcp_input {
 static const struct pt_field tcp_fields[] = {
 	PT_F(struct tcp_input, host, PT_T_STR, PT_REQUIRED, .max = 255, .help = "name or address"),
 	PT_F(struct tcp_input, port, PT_T_I64, PT_REQUIRED, .min = 1, .max = 65535),
-	PT_F(struct tcp_input, timeout_ms, PT_T_I64, 0, .min = 1, .max = MOST_TIMEOUT_MS,
-	     .help = "for the lookup and all addresses; 5000"),
+	PT_F(struct tcp_input, timeout_ms, PT_T_I64, 0, .min = 1, .max = MOST_TIMEOUT_MS, .def = TCP_TIMEOUT_MS,
+	     .help = "for the lookup and all addresses"),
 };
 static const struct pt_shape tcp_shape = PT_SHAPE("input", struct tcp_input, tcp_fields);
 
@@ -34,7 +34,7 @@ static int tcp_run(struct pt_op_run *run, const void *input, struct pt_err *err)
 			     .port = (unsigned)in->port,
 			     .cancel = run->cancel,
 			     .tries = &tries,
-			     .timeout_ms = in->timeout_ms ? (int)in->timeout_ms : TCP_TIMEOUT_MS };
+			     .timeout_ms = (int)in->timeout_ms };
 	int64_t start = pt_mono_ns();
 	int rc = pt_guard_init(&guard, run->agent->blocked_cidrs, run->agent->allowed_cidrs, err);
 
@@ -68,7 +68,8 @@ static const char *const dns_types[] = { "A", "AAAA", "any", NULL };
 static const struct pt_field dns_fields[] = {
 	PT_F(struct dns_input, name, PT_T_STR, PT_REQUIRED, .max = 255),
 	PT_F(struct dns_input, type, PT_T_STR, 0, .values = dns_types, .help = "A, AAAA or any; any"),
-	PT_F(struct dns_input, timeout_ms, PT_T_I64, 0, .min = 1, .max = MOST_TIMEOUT_MS, .help = "5000"),
+	PT_F(struct dns_input, timeout_ms, PT_T_I64, 0, .min = 1, .max = MOST_TIMEOUT_MS, .def = DNS_TIMEOUT_MS,
+	     .help = "for the lookup"),
 };
 static const struct pt_shape dns_shape = PT_SHAPE("input", struct dns_input, dns_fields);
 
@@ -116,7 +117,7 @@ static int dns_run(struct pt_op_run *run, const void *input, struct pt_err *err)
 	pt_auto(pt_addrs_freep) struct addrinfo *ai = NULL;
 	int64_t start = pt_mono_ns();
 	pt_auto_buf b = PT_DOC_INIT;
-	int rc = pt_resolve(in->name, 0, family, in->timeout_ms ? (int)in->timeout_ms : DNS_TIMEOUT_MS, run->cancel, &ai, err);
+	int rc = pt_resolve(in->name, 0, family, (int)in->timeout_ms, run->cancel, &ai, err);
 
 	if (rc < 0 && !pt_check_is_answer(err->code))
 		return rc;

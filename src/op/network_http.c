@@ -13,7 +13,7 @@ static const char *const methods[] = { "GET", "HEAD", NULL };
 static const struct pt_field http_fields[] = {
 	PT_F(struct http_input, url, PT_T_STR, PT_REQUIRED, .max = 8192, .help = "http:// or https://"),
 	PT_F(struct http_input, method, PT_T_STR, 0, .values = methods, .help = "GET or HEAD; GET"),
-	PT_F(struct http_input, timeout_ms, PT_T_I64, 0, .min = 1, .max = MOST_TIMEOUT_MS, .help = "10000"),
+	PT_F(struct http_input, timeout_ms, PT_T_I64, 0, .min = 1, .max = MOST_TIMEOUT_MS, .def = HTTP_TIMEOUT_MS),
 	PT_F(struct http_input, expect_status, PT_T_I64, 0, .min = 100, .max = 599, .help = "ok only with this status"),
 };
 static const struct pt_shape http_shape = PT_SHAPE("input", struct http_input, http_fields);
@@ -42,7 +42,7 @@ static int http_run(struct pt_op_run *run, const void *input, struct pt_err *err
 	pt_auto(pt_fetch_release) struct pt_fetch f = { .run = run,
 							.method = in->method ? in->method : "GET",
 							.url = in->url,
-							.timeout_ms = in->timeout_ms ? (int)in->timeout_ms : HTTP_TIMEOUT_MS,
+							.timeout_ms = (int)in->timeout_ms,
 							.max_bytes = READ_MOST };
 	int64_t start = pt_mono_ns();
 	pt_auto_buf b = PT_DOC_INIT;

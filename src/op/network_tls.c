@@ -23,10 +23,10 @@ struct tls_input {
 };
 static const struct pt_field tls_fields[] = {
 	PT_F(struct tls_input, host, PT_T_STR, PT_REQUIRED, .max = 255, .help = "name or address"),
-	PT_F(struct tls_input, port, PT_T_I64, 0, .min = 1, .max = 65535, .help = "443"),
+	PT_F(struct tls_input, port, PT_T_I64, 0, .min = 1, .max = 65535, .def = 443),
 	PT_F(struct tls_input, server_name, PT_T_STR, 0, .max = 255, .help = "name to ask for (SNI) and to verify; host"),
-	PT_F(struct tls_input, timeout_ms, PT_T_I64, 0, .min = 1, .max = MOST_TIMEOUT_MS,
-	     .help = "for lookup, connection and handshake; 10000"),
+	PT_F(struct tls_input, timeout_ms, PT_T_I64, 0, .min = 1, .max = MOST_TIMEOUT_MS, .def = TLS_TIMEOUT_MS,
+	     .help = "for lookup, connection and handshake"),
 };
 static const struct pt_shape tls_shape = PT_SHAPE("input", struct tls_input, tls_fields);
 
@@ -59,10 +59,8 @@ static void x509_name(X509_NAME *name, struct pt_buf *b, const char *key)
 	long n;
 
 	if (mem && X509_NAME_print_ex(mem, name, 0, XN_FLAG_RFC2253 & ~ASN1_STRFLGS_ESC_MSB) >= 0 &&
-	    (n = BIO_get_mem_data(mem, &text)) > 0) {
-		pt_doc_key(b, key);
-		pt_buf_json(b, text, (size_t)n);
-	}
+	    (n = BIO_get_mem_data(mem, &text)) > 0)
+		pt_doc_text(b, key, text, (size_t)n);
 	BIO_free(mem);
 }
 
@@ -174,8 +172,7 @@ static void write_sans(X509 *x, struct pt_buf *b)
 		    inet_ntop(n == 4 ? AF_INET : AF_INET6, ASN1_STRING_get0_data(s), text, sizeof(text))) {
 			pt_doc_str(b, NULL, text);
 		} else if (s && g->type != GEN_IPADD) {
-			pt_doc_key(b, NULL);
-			pt_buf_json(b, (const char *)ASN1_STRING_get0_data(s), (size_t)n);
+			pt_doc_text(b, NULL, (const char *)ASN1_STRING_get0_data(s), (size_t)n);
 		}
 	}
 	pt_buf_chr(b, ']');
@@ -292,13 +289,11 @@ static int tls_run(struct pt_op_run *run, const void *input, struct pt_err *err)
 	const struct tls_input *in = input;
 	pt_auto(pt_guard_release) struct pt_guard guard = { 0 };
 	pt_auto(check_release) struct check c = { .name = in->server_name ? in->server_name : in->host };
-	int timeout_ms = in->timeout_ms ? (int)in->timeout_ms : TLS_TIMEOUT_MS;
+	int timeout_ms = (int)in->timeout_ms;
 	int64_t start = pt_mono_ns(), end_ms = pt_mono_ms() + timeout_ms, tls_start;
-	struct pt_dial d = { .guard = &guard,
-			     .host = in->host,
-			     .port = in->port ? (unsigned)in->port : 443,
-			     .timeout_ms = timeout_ms,
-			     .cancel = run->cancel };
+	struct pt_dial d = {
+		.guard = &guard, .host = in->host, .port = (unsigned)in->port, .timeout_ms = timeout_ms, .cancel = run->cancel
+	};
 	pt_auto_buf b = PT_DOC_INIT;
 	int rc = pt_guard_init(&guard, run->agent->blocked_cidrs, run->agent->allowed_cidrs, err);
 	bool done = false;

@@ -58,6 +58,28 @@ static int on_lines(void *arg, const char *p, size_t n, struct pt_err *err)
 	return pt_cancel_check(o->run->cancel, err);
 }
 
+/* A statement that writes is run to its end when a limit cut its rows short: releasing the stream early would cancel it, and
+ * undo what the result calls done. */
+static int finish(struct ArrowArrayStream *s, struct pt_conn *conn, const struct pt_cancel *cancel, struct pt_err *err)
+{
+	for (;;) {
+		struct ArrowArray a = { 0 };
+		int rc = pt_cancel_check(cancel, err);
+
+		if (rc < 0)
+			return rc;
+		if (s->get_next(s, &a) != 0) {
+			if (!conn->stream_err.code)
+				return pt_fail(err, PT_E_INTERNAL, "reading rows failed");
+			*err = conn->stream_err;
+			return err->code;
+		}
+		if (!a.release)
+			return PT_OK;
+		a.release(&a);
+	}
+}
+
 static int run_statement(struct pt_op_run *run, struct pt_conn *conn, const struct query_input *in, struct pt_err *err)
 {
 	struct pt_query q = { .sql = in->sql,
@@ -74,10 +96,11 @@ static int run_statement(struct pt_op_run *run, struct pt_conn *conn, const stru
 		rc = pt_rows_columns(&s, &run->head->columns, err);
 	if (rc == 0)
 		rc = pt_rows_jsonl(&s, conn, &limits, on_lines, &out, &stats, err);
-	run->head->rows = out.rows;
+	run->head->rows = stats.rows;
+	if (rc == 0 && stats.partial && q.write)
+		rc = finish(&s, conn, run->cancel, err);
 	if (rc < 0)
 		return rc;
-	run->head->rows = stats.rows;
 	run->head->bytes = stats.bytes;
 	if (stats.partial && !(run->head->partial = strdup(stats.partial)))
 		return pt_fail_oom(err);

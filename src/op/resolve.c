@@ -15,7 +15,8 @@ struct lookup {
 	_Atomic int refs;
 	int done_fd;       /* eventfd, readable once rc and found are there */
 	_Atomic bool done; /* the same for memory order */
-	int rc, sys;       /* of getaddrinfo */
+	int (*fn)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+	int rc, sys; /* of fn, and its errno */
 	struct addrinfo hints, *found;
 	char port[8];
 	char host[];
@@ -44,7 +45,7 @@ static void *lookup_main(void *arg)
 	struct lookup *l = arg;
 	uint64_t one = 1;
 
-	l->rc = lookup_fn(l->host, l->port, &l->hints, &l->found);
+	l->rc = l->fn(l->host, l->port, &l->hints, &l->found);
 	l->sys = errno;
 	atomic_store(&l->done, true);
 	while (write(l->done_fd, &one, sizeof(one)) < 0 && errno == EINTR)
@@ -86,6 +87,7 @@ int pt_resolve(const char *host, unsigned port, int family, int timeout_ms, cons
 	if (!l)
 		return pt_fail_oom(err);
 	l->refs = 1;
+	l->fn = lookup_fn;
 	l->hints = (struct addrinfo) { .ai_family = family, .ai_socktype = SOCK_STREAM, .ai_flags = AI_CANONNAME };
 	memcpy(l->host, host, strlen(host) + 1);
 	snprintf(l->port, sizeof(l->port), "%u", port & 0xffff);

@@ -14,7 +14,8 @@ struct logs_input {
 };
 static const struct pt_field logs_fields[] = {
 	PT_F(struct logs_input, after, PT_T_I64, 0, .min = 0, .max = INT64_MAX, .help = "only lines after this one"),
-	PT_F(struct logs_input, max_lines, PT_T_I64, 0, .min = 1, .max = LOGS_MOST, .help = "newest lines to give; 1000"),
+	PT_F(struct logs_input, max_lines, PT_T_I64, 0, .min = 1, .max = LOGS_MOST, .def = LOGS_DEFAULT,
+	     .help = "newest lines to give"),
 };
 static const struct pt_shape logs_shape = PT_SHAPE("input", struct logs_input, logs_fields);
 
@@ -57,7 +58,7 @@ static int logs_run(struct pt_op_run *run, const void *input, struct pt_err *err
 	const struct logs_input *in = input;
 	pt_auto_buf lines = PT_BUF_INIT(LOGS_BYTES);
 	pt_auto_buf b = PT_DOC_INIT;
-	uint64_t last = pt_log_ring(&lines, (uint64_t)in->after, in->max_lines ? (size_t)in->max_lines : LOGS_DEFAULT);
+	uint64_t last = pt_log_ring(&lines, (uint64_t)in->after, (size_t)in->max_lines);
 	int rc = pt_buf_done(&lines, err);
 
 	if (rc == 0 && lines.len)
