@@ -3,7 +3,7 @@
  * A folder with append-only segments (records {length, CRC-32C, kind, payload}; kinds: put = a result head with a small body or
  * the name of a body file, done = a result was acknowledged) and body files for large results.  put returns after fsync; threads that
  * put at the same time share one fsync.  A torn tail (power cut) is cut off at open; a damaged record in the middle is reported, its segment
- * kept aside as *.damaged and the rest is used.  Thread-safe.  One process at a time (lock file). */
+ * kept aside as *.damaged and the rest is used.  Thread-safe.  One process at a time (lock file).  A full disk counts as a full spool. */
 #ifndef PT_AGENT_SPOOL_H
 #define PT_AGENT_SPOOL_H
 #include "op/op.h"
@@ -13,9 +13,11 @@ struct pt_spool_stats {
 	int64_t entries, bytes, max_bytes;
 	int64_t oldest_ms; /* age of the oldest entry, 0 = empty */
 	bool full;         /* no room for another result: stop leasing */
-	int64_t damaged;   /* records found damaged since open */
+	int64_t damaged;   /* records and body files found damaged since open */
+	int64_t syncs;     /* fsyncs of segments since open: far fewer than results when many end at once */
 };
-/* max_bytes bounds segments and body files together; one result may use what is left. */
+/* max_bytes bounds segments and body files together; one result may use what is left.  Errors: CONFLICT (another process has it; names
+ * its pid), DENIED or IO (the folder cannot be used; the hint says what to do). */
 int pt_spool_open(struct pt_spool **ret, const char *dir, int64_t max_bytes, struct pt_err *err) PT_MUSTCHECK;
 void pt_spool_close(struct pt_spool *s);
 PT_DEFINE_CLEANUP(struct pt_spool *, pt_spool_close)
@@ -40,13 +42,18 @@ struct pt_spool_entry {
 	int body_fd;        /* -1 when inline or none */
 	int64_t body_size;
 	int64_t stored_at;  /* wall ms */
+	unsigned tries;     /* how often it was given back by pt_spool_retry() */
 };
 /* Take the oldest entry that nobody has and that is not waiting for its retry time; waits up to most_ms.  1 = got one, 0 = none.
- * When it cannot be read back: < 0, the entry is set aside. */
+ * When it cannot be read back: < 0, the entry is set aside (its files keep the name *.damaged).  An entry that was taken ends in
+ * exactly one pt_spool_ack() or pt_spool_retry(), which release what it holds. */
 int pt_spool_take(struct pt_spool *s, struct pt_spool_entry *ret, int64_t most_ms, struct pt_err *err) PT_MUSTCHECK;
 void pt_spool_ack(struct pt_spool *s, struct pt_spool_entry *e);                   /* delivered, or refused for good: forget it */
 void pt_spool_retry(struct pt_spool *s, struct pt_spool_entry *e, int64_t after_ms); /* not now */
 void pt_spool_wake(struct pt_spool *s); /* the link is back: retry everything now, and wake takers */
+void pt_spool_stop(struct pt_spool *s); /* takers get nothing from now on, at once; everything else goes on */
+/* Wait until nothing is left, up to most_ms, not after pt_spool_stop().  True: nothing is left. */
+bool pt_spool_wait_empty(struct pt_spool *s, int64_t most_ms);
 bool pt_spool_has(struct pt_spool *s, const char *operation, int64_t attempt);
 /* Call fn for each entry (for the exchange's holding list). */
 void pt_spool_each(struct pt_spool *s, void (*fn)(void *arg, const char *operation, int64_t attempt), void *arg);

@@ -1,0 +1,261 @@
+/* Starting, stopping and draining: the order in which the parts come and go. */
+#include "agent/agent_int.h"
+#include "base/clock.h"
+#include "base/id.h"
+#include "base/log.h"
+#include "config.h"
+#include "net/url.h"
+#include "op/guard.h"
+#include <stdio.h>
+
+enum { STACK_BYTES = 256 * 1024, ABORT_MS = 1000, EXEC_STOP_MS = 1000, GOODBYE_SHARE_MS = 3000 };
+
+void pt_beat_within(struct pt_beat *b, int64_t ms)
+{
+	b->due = pt_mono_ms() + ms;
+}
+
+void pt_cond_init_mono(pthread_cond_t *c)
+{
+	pthread_condattr_t mono;
+
+	pthread_condattr_init(&mono);
+	pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
+	pthread_cond_init(c, &mono);
+	pthread_condattr_destroy(&mono);
+}
+
+void pt_cond_wait_until(pthread_cond_t *c, pthread_mutex_t *m, int64_t mono_ms)
+{
+	struct timespec t = { .tv_sec = mono_ms / 1000, .tv_nsec = mono_ms % 1000 * 1000000 };
+
+	pthread_cond_timedwait(c, m, &t);
+}
+
+int pt_agent_thread(pthread_t *ret, void *(*fn)(void *), void *arg, struct pt_err *err)
+{
+	pthread_attr_t attr;
+	int e;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	e = pthread_create(ret, &attr, fn, arg);
+	pthread_attr_destroy(&attr);
+	errno = e;
+	return e ? pt_fail_sys(err, PT_E_INTERNAL, "start a thread") : PT_OK;
+}
+
+/* --- start --- */
+
+static int check_url(struct pt_agent *a, struct pt_err *err)
+{
+	const char *text = a->conf->gateway_url;
+	struct pt_url url;
+	size_t n = strlen(text);
+	int rc = pt_url_parse(text, &url, err);
+
+	if (rc == 0 && strcmp(url.scheme, "https") != 0 && strcmp(url.scheme, "http") != 0)
+		rc = pt_fail(err, PT_E_INVALID, "'%s' is neither https nor http", url.scheme);
+	if (rc == 0 && *url.userinfo)
+		rc = pt_fail(err, PT_E_INVALID, "it must hold no user or password");
+	if (rc == 0 && strpbrk(url.path, "?#"))
+		rc = pt_fail(err, PT_E_INVALID, "it must end with its host or path");
+	if (rc < 0) {
+		(void)pt_err_wrap(err, rc, "--gateway-url");
+		return pt_hint(err, "it looks like https://gateway.example.com; keys go into the token file");
+	}
+	while (n && text[n - 1] == '/')
+		n--;
+	a->base_url = strndup(text, n);
+	return a->base_url ? PT_OK : pt_fail_oom(err);
+}
+
+static int check_conf(struct pt_agent *a, struct pt_err *err)
+{
+	const struct pt_agent_conf *c = a->conf;
+	struct pt_guard guard = { 0 };
+	int rc = check_url(a, err);
+
+	if (rc == 0)
+		rc = pt_guard_init(&guard, c->blocked_cidrs, c->allowed_cidrs, err);
+	if (rc == 0)
+		pt_guard_release(&guard);
+	if (rc == 0)
+		rc = pt_keys_open(&a->keys, c->token_file, err);
+	if (gethostname(a->hostname, sizeof(a->hostname) - 1) < 0)
+		a->hostname[0] = '\0';
+	a->http = (struct pt_http_client_conf){ .ca = c->ca_file && *c->ca_file ? c->ca_file : NULL, .https_proxy = c->https_proxy,
+						.http_proxy = c->http_proxy, .no_proxy = c->no_proxy,
+						.user_agent = "postern-agent/" PT_VERSION };
+	a->credential.dirs = c->credential_dirs;
+	a->view = (struct pt_agent_view){ .arg = a, .health = pt_report_health, .metrics = pt_report_metrics, .http = &a->http,
+					  .credential = &a->credential, .blocked_cidrs = c->blocked_cidrs,
+					  .allowed_cidrs = c->allowed_cidrs };
+	return rc;
+}
+
+/* A client made once and thrown away: a bad CA file or proxy is seen at start. */
+static int check_client(struct pt_agent *a, struct pt_err *err)
+{
+	struct pt_http_client *client = NULL;
+	int rc = pt_http_client_new(&client, &a->http, err);
+
+	pt_http_client_free(client);
+	return rc;
+}
+
+int pt_agent_start(struct pt_agent **ret, const struct pt_agent_conf *conf, struct pt_err *err)
+{
+	struct pt_agent *a = calloc(1, sizeof(*a));
+	struct pt_spool_stats st;
+	int rc;
+
+	if (!a)
+		return pt_fail_oom(err);
+	a->conf = conf;
+	a->started_at = pt_wall_ms();
+	pt_id_new(a->instance, "in");
+	pthread_mutex_init(&a->lock, NULL);
+	pt_cond_init_mono(&a->changed);
+	pt_link_init(a);
+	a->publish_stop.fd = -1;
+	rc = pt_cancel_init(&a->publish_stop, err);
+	if (rc == 0)
+		rc = check_conf(a, err);
+	if (rc == 0)
+		rc = check_client(a, err);
+	if (rc == 0)
+		rc = pt_spool_open(&a->spool, conf->spool_dir, conf->spool_max_bytes, err);
+	if (rc == 0)
+		rc = pt_slots_open(a, err);
+	if (rc == 0)
+		rc = pt_publishers_init(a, err);
+	if (rc == 0)
+		rc = pt_local_start(a, err);
+	if (rc == 0)
+		rc = pt_publishers_start(a, err);
+	if (rc == 0)
+		rc = pt_link_start(a, err);
+	if (rc < 0) {
+		pt_agent_free(a);
+		return rc;
+	}
+	pt_spool_stats(a->spool, &st);
+	pt_info("agent started", "version", PT_VERSION, "instance", a->instance, "gateway", a->base_url, "slots", pt_num(conf->slots),
+		"results_waiting", st.entries ? pt_num(st.entries) : NULL);
+	*ret = a;
+	return PT_OK;
+}
+
+/* --- stop --- */
+
+void pt_agent_stop(struct pt_agent *a)
+{
+	int n;
+
+	pthread_mutex_lock(&a->lock);
+	n = ++a->stop;
+	pthread_cond_broadcast(&a->changed);
+	pthread_mutex_unlock(&a->lock);
+	pthread_mutex_lock(&a->slots.lock);
+	pthread_cond_broadcast(&a->slots.changed);
+	pthread_mutex_unlock(&a->slots.lock);
+	if (n < 2)
+		return;
+	pt_spool_stop(a->spool);
+	pt_cancel_fire(&a->publish_stop, PT_E_CANCELLED, "the agent is told to leave at once");
+	pt_link_phase(a, 3);
+}
+
+void pt_agent_order_drain(struct pt_agent *a)
+{
+	pthread_mutex_lock(&a->lock);
+	a->drain_ordered = true;
+	pthread_cond_broadcast(&a->changed);
+	pthread_mutex_unlock(&a->lock);
+}
+
+/* Finish, then cancel, then deliver; each with its share of stop_timeout_ms. */
+static void drain(struct pt_agent *a)
+{
+	int64_t total = a->conf->stop_timeout_ms, flush = total / 4;
+	struct pt_spool_stats st;
+
+	a->draining = true;
+	pt_slots_drain(a);
+	if (!pt_slots_wait(a, -1, 0)) /* an idle agent has nothing to say before its goodbye */
+		pt_link_phase(a, 1);
+	if (!a->stop) /* ordered by the gateway: as long as it takes, until somebody here wants it quicker */
+		(void)pt_slots_wait(a, 0, INT64_MAX / 2);
+	if (!pt_slots_wait(a, 1, pt_mono_ms() + total * 60 / 100)) {
+		pt_warn("operations are cancelled and given back, because the agent has to stop", "operations", pt_num(pt_slots_busy(a)));
+		pt_slots_cancel_all(a);
+		(void)pt_slots_wait(a, 1, pt_mono_ms() + total * 15 / 100);
+	}
+	pt_spool_wake(a->spool);
+	if (!pt_spool_wait_empty(a->spool, flush > 2 * GOODBYE_SHARE_MS ? flush - GOODBYE_SHARE_MS : flush / 2)) {
+		pt_spool_stats(a->spool, &st);
+		pt_warn("results stay in the spool for the next start", "results", pt_num(st.entries), "folder", a->conf->spool_dir);
+	}
+}
+
+/* Every thread ends, in an order in which nobody is left waiting for somebody who has gone. */
+static void end_threads(struct pt_agent *a)
+{
+	bool idle;
+
+	if (a->spool)
+		pt_publishers_join(a);
+	if (a->slots.exec) {
+		pt_slots_abort(a);
+		idle = pt_slots_wait(a, INT32_MAX, pt_mono_ms() + ABORT_MS);
+		pt_link_phase(a, a->stop >= 2 ? 3 : 2);
+		pt_link_join(a);
+		if (a->slots.exec->ops->stop(a->slots.exec, idle ? EXEC_STOP_MS : 0) > 0) {
+			pt_warn("an operation does not end; it is left behind");
+			a->abandoned = true;
+		}
+		a->slots.exec = NULL;
+	}
+	pt_local_stop(a);
+}
+
+void pt_agent_run(struct pt_agent *a)
+{
+	pthread_mutex_lock(&a->lock);
+	while (!a->stop && !a->drain_ordered)
+		pthread_cond_wait(&a->changed, &a->lock);
+	pthread_mutex_unlock(&a->lock);
+	pt_info("agent is stopping", "operations", pt_num(pt_slots_busy(a)));
+	drain(a);
+	end_threads(a);
+	pt_info("agent has stopped");
+}
+
+unsigned pt_agent_port(const struct pt_agent *a)
+{
+	return pt_local_port(a->local);
+}
+
+void pt_agent_free(struct pt_agent *a)
+{
+	if (!a)
+		return;
+	a->stop += 2; /* of a start that failed half-way: no goodbye */
+	if (a->slots.exec || a->local || a->n_publishers || a->link_started)
+		end_threads(a);
+	if (a->abandoned)
+		return;
+	if (a->slots.slots)
+		pt_slots_close(a);
+	pt_spool_close(a->spool);
+	pt_keys_close(&a->keys);
+	pt_cancel_release(&a->publish_stop);
+	pthread_mutex_destroy(&a->link.lock);
+	pthread_cond_destroy(&a->link.wake);
+	pthread_mutex_destroy(&a->lock);
+	pthread_cond_destroy(&a->changed);
+	free(a->publishers);
+	free(a->base_url);
+	free(a);
+}

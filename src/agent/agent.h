@@ -1,0 +1,36 @@
+/* The agent: leases operations from a gateway, runs them, and returns their results through the spool.
+ *
+ * Threads: one for the link (link.c), one for each publisher (publisher.c), up to slots threads of the executor (slots.c), one of the local
+ * HTTP server, and the caller of pt_agent_run(), which drains when it is time to stop. */
+#ifndef PT_AGENT_AGENT_H
+#define PT_AGENT_AGENT_H
+#include "base/opt.h"
+
+struct pt_agent_conf {
+	const char *gateway_url, *token_file;
+	int64_t slots, publishers;
+	const char *spool_dir;
+	int64_t spool_max_bytes;
+	const char *listen;    /* of the local endpoints; NULL or "" = none */
+	const char *port_file; /* gets the port that listen got; NULL = none */
+	const char *ca_file, *https_proxy, *http_proxy, *no_proxy;
+	const char *credential_dirs, *blocked_cidrs, *allowed_cidrs;
+	/* From the request to stop until exit: 60 % to finish what runs, 15 % to cancel the rest, 25 % to deliver and say goodbye. */
+	int64_t stop_timeout_ms;
+	const char *log_format, *log_level; /* for the command; the agent itself does not set up the log */
+};
+
+struct pt_agent;
+/* Open the spool, read the key, listen, start all threads.  conf must outlive the agent.  Works without a gateway: the link keeps
+ * trying.  Errors name the setting: NOT_FOUND, DENIED, INVALID (token file), CONFLICT (spool in use), UNAVAILABLE (port in use). */
+int pt_agent_start(struct pt_agent **ret, const struct pt_agent_conf *conf, struct pt_err *err) PT_MUSTCHECK;
+/* Until pt_agent_stop() is called or the gateway orders a drain; then finish within the budgets.  All threads have ended when it
+ * returns.  Call it once. */
+void pt_agent_run(struct pt_agent *a);
+/* First call: drain.  Second: leave at once; what is not delivered stays in the spool.  Any thread, but no signal handler. */
+void pt_agent_stop(struct pt_agent *a);
+unsigned pt_agent_port(const struct pt_agent *a); /* of the local endpoints, 0 = none */
+void pt_agent_free(struct pt_agent *a);           /* after pt_agent_run() */
+
+extern const struct pt_command pt_cmd_agent;
+#endif

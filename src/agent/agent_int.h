@@ -1,0 +1,149 @@
+/* Inside the agent: the parts and what they say to each other.  Calls go link, publisher -> slots -> spool; a lock is never held while
+ * another part is called, except that slots may look into the spool. */
+#ifndef PT_AGENT_AGENT_INT_H
+#define PT_AGENT_AGENT_INT_H
+#include "agent/agent.h"
+#include "agent/keys.h"
+#include "agent/spool.h"
+#include "exec/executor.h"
+#include "net/backoff.h"
+#include "net/http_client.h"
+#include "op/op.h"
+#include <pthread.h>
+#include <stdatomic.h>
+#include <uthash.h>
+
+struct pt_agent;
+
+/* A loop's promise to come round by a certain time; a loop that does not is stuck, and liveness says so. */
+struct pt_beat {
+	_Atomic int64_t due; /* pt_mono_ms() */
+};
+void pt_beat_within(struct pt_beat *b, int64_t ms);
+
+/* --- slots.c: the attempts that this process has --- */
+enum { PT_LEDGER = 8192 };
+enum pt_attempt_state {
+	PT_ATTEMPT_WAITING,  /* leased, its thread has not begun */
+	PT_ATTEMPT_RUNNING,
+	PT_ATTEMPT_STORING,  /* done, its result is on the way into the spool */
+	PT_ATTEMPT_RELEASED, /* given back; stays until the gateway has been told */
+};
+struct pt_slots {
+	pthread_mutex_t lock;
+	pthread_cond_t changed; /* an attempt ended or was released (monotonic clock) */
+	struct pt_executor *exec;
+	struct pt_attempt *table;
+	unsigned slots, busy;   /* busy: attempts that are not RELEASED */
+	bool draining, abort;
+	int64_t skew_ms;        /* gateway's wall clock minus ours, when it is worth correcting */
+	uint64_t ledger[PT_LEDGER]; /* hashes of the newest attempts that ended here */
+	unsigned ledger_at;
+};
+int pt_slots_open(struct pt_agent *a, struct pt_err *err) PT_MUSTCHECK;
+void pt_slots_close(struct pt_agent *a); /* after the executor's threads ended, or were given up */
+/* Run a lease, unless the attempt is or was here.  Takes what the lease owns and zeroes it. */
+void pt_slots_lease(struct pt_agent *a, struct pt_lease *lease);
+/* Both say whether that was news. */
+bool pt_slots_cancel(struct pt_agent *a, const struct pt_attempt_ref *ref);
+bool pt_slots_drop(struct pt_agent *a, const struct pt_attempt_ref *ref);
+/* Fill holding (struct pt_holding) and released (struct pt_attempt_ref) for an exchange; *ret_slots is what to tell as slots, *ret_fresh
+ * whether a listed one has not begun. */
+int pt_slots_report(struct pt_agent *a, struct pt_list *holding, struct pt_list *released, int64_t *ret_slots, bool *ret_fresh,
+		    struct pt_err *err) PT_MUSTCHECK;
+void pt_slots_told(struct pt_agent *a, const struct pt_list *released); /* the gateway knows: forget them */
+void pt_slots_clock(struct pt_agent *a, int64_t server_time);
+void pt_slots_drain(struct pt_agent *a);  /* take nothing more, give back what has not begun */
+void pt_slots_cancel_all(struct pt_agent *a);
+void pt_slots_abort(struct pt_agent *a);  /* stop trying to store results */
+/* Wait until nothing is busy, the agent's stop level passes level, or until_ms (mono).  True: nothing is busy. */
+bool pt_slots_wait(struct pt_agent *a, int level, int64_t until_ms);
+unsigned pt_slots_busy(struct pt_agent *a);
+unsigned pt_slots_running(struct pt_agent *a);
+bool pt_slots_stuck(struct pt_agent *a); /* an attempt runs long after its time limit */
+
+/* --- link.c: the exchange --- */
+enum pt_link_state { PT_LINK_CONNECTING, PT_LINK_UP, PT_LINK_DOWN, PT_LINK_REFUSED };
+struct pt_link {
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t wake;      /* interrupts the pause between tries (monotonic clock) */
+	struct pt_cancel *call;   /* of the exchange under way, NULL = none */
+	bool nudged;              /* end the exchange under way and begin another */
+	int phase;                /* 0 normal, 1 draining, 2 say goodbye and end, 3 end */
+	/* Under the lock, for readiness and health: */
+	enum pt_link_state state;
+	bool enabled, told_enabled, drain;
+	struct pt_err last_err;
+	int64_t since_ms, last_ok_ms, skew_ms; /* wall */
+	char agent[64], agent_name[128];
+	struct pt_beat beat;
+};
+void pt_link_init(struct pt_agent *a);
+int pt_link_start(struct pt_agent *a, struct pt_err *err) PT_MUSTCHECK;
+void pt_link_nudge(struct pt_agent *a);            /* something urgent to tell */
+void pt_link_phase(struct pt_agent *a, int phase); /* only upwards */
+void pt_link_join(struct pt_agent *a);
+/* The full URL of path ("/agent/v1/ping"). */
+int pt_link_url(struct pt_agent *a, const char *path, struct pt_buf *url, struct pt_err *err) PT_MUSTCHECK;
+
+/* --- publisher.c: results to the gateway --- */
+struct pt_publisher {
+	struct pt_agent *agent;
+	pthread_t thread;
+	struct pt_beat beat;
+};
+int pt_publishers_init(struct pt_agent *a, struct pt_err *err) PT_MUSTCHECK;
+int pt_publishers_start(struct pt_agent *a, struct pt_err *err) PT_MUSTCHECK;
+void pt_publishers_join(struct pt_agent *a); /* ends their calls; what is not delivered stays in the spool */
+
+/* --- local.c, report.c: what the agent says about itself --- */
+struct pt_local;
+int pt_local_start(struct pt_agent *a, struct pt_err *err) PT_MUSTCHECK;
+void pt_local_stop(struct pt_agent *a);
+unsigned pt_local_port(const struct pt_local *l);
+unsigned pt_local_active(const struct pt_local *l);
+/* NULL when all loops move, else what does not. */
+const char *pt_agent_stuck(struct pt_agent *a);
+/* Fill err with why the agent cannot take work now; 0 when it can. */
+int pt_agent_ready(struct pt_agent *a, struct pt_err *err) PT_MUSTCHECK;
+void pt_report_health(void *agent, struct pt_buf *json);
+void pt_report_metrics(void *agent, struct pt_buf *text);
+
+enum { PT_RESULT_STATUSES = 4, PT_SECONDS_BUCKETS = 8 };
+extern const char *const pt_result_statuses[PT_RESULT_STATUSES];
+struct pt_agent_counts {
+	_Atomic int64_t exchanges, exchange_failures, leases, results[PT_RESULT_STATUSES], published, refused, retries;
+	_Atomic int64_t seconds[PT_SECONDS_BUCKETS + 1], seconds_sum_ms;
+};
+
+struct pt_agent {
+	const struct pt_agent_conf *conf;
+	char instance[PT_ID_SIZE], hostname[256];
+	char *base_url; /* the gateway's, without a slash at the end */
+	int64_t started_at; /* wall ms */
+	struct pt_http_client_conf http;
+	struct pt_credential_conf credential;
+	struct pt_agent_view view;
+	struct pt_keys keys;
+	struct pt_spool *spool;
+	struct pt_slots slots;
+	struct pt_link link;
+	struct pt_publisher *publishers;
+	unsigned n_publishers;         /* that were started */
+	struct pt_cancel publish_stop; /* ends the publishers and their calls */
+	struct pt_local *local;
+	struct pt_agent_counts counts;
+
+	pthread_mutex_t lock;
+	pthread_cond_t changed; /* stop level or drain order */
+	_Atomic int stop;       /* how often pt_agent_stop() was called */
+	bool drain_ordered, link_started;
+	bool abandoned; /* an operation's thread does not end: nothing that it may touch is freed */
+	_Atomic bool draining;
+};
+void pt_agent_order_drain(struct pt_agent *a); /* the gateway wants us to go */
+int pt_agent_thread(pthread_t *ret, void *(*fn)(void *), void *arg, struct pt_err *err) PT_MUSTCHECK; /* small stack */
+void pt_cond_init_mono(pthread_cond_t *c);
+void pt_cond_wait_until(pthread_cond_t *c, pthread_mutex_t *m, int64_t mono_ms);
+#endif

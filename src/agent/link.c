@@ -1,0 +1,348 @@
+/* The link: one thread that keeps one exchange open, so that the gateway can give work, cancel and drain at any time, and each side
+ * knows what the other holds.  Everything that fails is tried again for ever; the log hears of changes only. */
+#include "agent/agent_int.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "config.h"
+#include <stdio.h>
+
+enum {
+	WAIT_IDLE_MS = 40000,
+	WAIT_BUSY_MS = 20000,
+	WAIT_FRESH_MS = 1000,  /* something that was listed has not begun: say soon that it has */
+	GRACE_MS = 15000,      /* an answer may come so much later than the time that we let the gateway wait */
+	ANSWER_MAX = 64 << 20,
+	REFUSED_MS = 30000,    /* between tries with a key that is refused */
+	LOOP_MS = 1000,        /* answers that tell nothing new come at most so often */
+	SKEW_WARN_MS = 60000,
+	GOODBYE_MS = 3000, GOODBYE_DOWN_MS = 1000, /* with the link up, and down */
+};
+
+/* --- state (under the lock), and its changes in the log --- */
+
+static void set_state(struct pt_agent *a, enum pt_link_state state, const struct pt_err *err)
+{
+	struct pt_link *l = &a->link;
+	enum pt_link_state old;
+	bool other;
+	struct pt_err e = err ? *err : (struct pt_err){ 0 };
+
+	pthread_mutex_lock(&l->lock);
+	old = l->state;
+	other = old != state || (err && err->code != l->last_err.code);
+	l->state = state;
+	if (err)
+		l->last_err = *err;
+	if (old != state)
+		l->since_ms = pt_wall_ms();
+	if (state == PT_LINK_UP)
+		l->last_ok_ms = pt_wall_ms();
+	if (state == PT_LINK_UP && other)
+		pthread_cond_broadcast(&l->wake); /* publishers that pause */
+	pthread_mutex_unlock(&l->lock);
+	if (!other)
+		return;
+	if (state == PT_LINK_UP) {
+		pt_info("link is up", "gateway", a->base_url, "agent", l->agent_name);
+		pt_spool_wake(a->spool);
+	} else if (state == PT_LINK_REFUSED) {
+		pt_log_err(PT_LOG_ERROR, "the gateway refuses the agent's key; it keeps what it has and tries again every 30 s", &e);
+	} else {
+		pt_log_err(PT_LOG_WARN, "link is down; the agent keeps trying", &e);
+	}
+}
+
+static int phase(struct pt_link *l)
+{
+	int p;
+
+	pthread_mutex_lock(&l->lock);
+	p = l->phase;
+	pthread_mutex_unlock(&l->lock);
+	return p;
+}
+
+void pt_link_nudge(struct pt_agent *a)
+{
+	struct pt_link *l = &a->link;
+
+	pthread_mutex_lock(&l->lock);
+	l->nudged = true;
+	if (l->call)
+		pt_cancel_fire(l->call, PT_E_CANCELLED, "there is something to tell");
+	pthread_mutex_unlock(&l->lock);
+}
+
+void pt_link_phase(struct pt_agent *a, int to)
+{
+	struct pt_link *l = &a->link;
+
+	pthread_mutex_lock(&l->lock);
+	if (to > l->phase)
+		l->phase = to;
+	pthread_cond_broadcast(&l->wake);
+	pthread_mutex_unlock(&l->lock);
+	pt_link_nudge(a);
+}
+
+/* A pause that ends early when the phase changes. */
+static void pause_ms(struct pt_link *l, int64_t ms, int seen)
+{
+	int64_t until = pt_mono_ms() + ms;
+
+	pt_beat_within(&l->beat, ms + 10000);
+	pthread_mutex_lock(&l->lock);
+	while (l->phase == seen && pt_mono_ms() < until)
+		pt_cond_wait_until(&l->wake, &l->lock, until);
+	pthread_mutex_unlock(&l->lock);
+}
+
+int pt_link_url(struct pt_agent *a, const char *path, struct pt_buf *url, struct pt_err *err)
+{
+	pt_buf_fmt(url, "%s%s", a->base_url, path);
+	return pt_buf_done(url, err);
+}
+
+/* --- one exchange --- */
+
+static void only_spooled(struct pt_list *holding)
+{
+	struct pt_holding *h = holding->items;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < holding->n; i++) {
+		if (strcmp(h[i].state, "spooled") == 0)
+			h[kept++] = h[i];
+		else
+			pt_shape_release(&pt_holding_shape, &h[i]);
+	}
+	holding->n = kept;
+}
+
+static int request(struct pt_agent *a, int at, struct pt_exchange_request *q, struct pt_err *err)
+{
+	bool fresh;
+	int rc = pt_slots_report(a, &q->holding, &q->released, &q->slots, &fresh, err);
+
+	memcpy(q->instance, a->instance, sizeof(q->instance));
+	q->version = strdup(PT_VERSION);
+	q->hostname = strdup(a->hostname);
+	q->draining = at >= 1;
+	q->goodbye = at >= 2;
+	if (q->goodbye)
+		only_spooled(&q->holding); /* what runs ends with this process, and is given back by not being listed */
+	q->wait_ms = at >= 2 ? 0 : fresh ? WAIT_FRESH_MS : q->holding.n ? WAIT_BUSY_MS : WAIT_IDLE_MS;
+	if (!q->version || !q->hostname)
+		return pt_fail_oom(err);
+	for (const struct pt_op_type *const *t = pt_op_types(); rc == 0 && *t; t++) {
+		char *name = strdup((*t)->name);
+
+		rc = name ? pt_list_append(&q->types, sizeof(name), &name, err) : pt_fail_oom(err);
+	}
+	return rc;
+}
+
+/* The call itself.  It is in link->call while it runs, so that it can be ended. */
+static int call(struct pt_agent *a, struct pt_http_client *client, const char *body, size_t n, int64_t timeout_ms, struct pt_buf *out,
+		struct pt_http_call *c, struct pt_err *err)
+{
+	static const char *const headers[] = { "Content-Type: application/json", "Accept: application/json", NULL };
+	struct pt_link *l = &a->link;
+	pt_auto_buf url = PT_BUF_INIT(4096);
+	struct pt_cancel cancel;
+	struct pt_key key;
+	bool go;
+	int rc = pt_link_url(a, "/agent/v1/exchange", &url, err);
+
+	if (rc == 0)
+		rc = pt_cancel_init(&cancel, err);
+	if (rc < 0)
+		return rc;
+	pt_keys_get(&a->keys, &key);
+	*c = (struct pt_http_call){ .method = "POST", .url = url.p, .headers = headers, .basic_user = key.id,
+				    .basic_password = key.secret, .body = body, .body_size = (int64_t)n, .out = out,
+				    .timeout_ms = timeout_ms, .cancel = &cancel };
+	pthread_mutex_lock(&l->lock);
+	go = !l->nudged;
+	if (go)
+		l->call = &cancel;
+	pthread_mutex_unlock(&l->lock);
+	rc = go ? pt_http_do(client, c, err) : pt_fail(err, PT_E_CANCELLED, "there is something to tell");
+	pthread_mutex_lock(&l->lock);
+	l->call = NULL;
+	pthread_mutex_unlock(&l->lock);
+	explicit_bzero(&key, sizeof(key));
+	pt_cancel_release(&cancel);
+	return rc;
+}
+
+static void copy_text(char *to, size_t size, const char *from)
+{
+	if (from)
+		snprintf(to, size, "%s", from);
+}
+
+/* What the answer says beside leases, cancels and drops. */
+static void note(struct pt_agent *a, const struct pt_exchange_response *r)
+{
+	struct pt_link *l = &a->link;
+	int64_t skew = r->server_time - pt_wall_ms(), before;
+	bool say_enabled, say_drain;
+
+	pthread_mutex_lock(&l->lock);
+	copy_text(l->agent, sizeof(l->agent), r->agent);
+	copy_text(l->agent_name, sizeof(l->agent_name), r->agent_name);
+	say_enabled = !l->told_enabled || l->enabled != r->enabled;
+	l->told_enabled = true;
+	l->enabled = r->enabled;
+	say_drain = r->drain && !l->drain;
+	l->drain |= r->drain;
+	before = l->skew_ms;
+	l->skew_ms = skew;
+	pthread_mutex_unlock(&l->lock);
+	pt_slots_clock(a, r->server_time);
+	set_state(a, PT_LINK_UP, NULL);
+	if (say_enabled)
+		pt_info(r->enabled ? "the agent is enabled" : "the agent is registered but not enabled; it gets no work until it is",
+			"agent", l->agent_name);
+	if (llabs(skew) > SKEW_WARN_MS && llabs(before) <= SKEW_WARN_MS)
+		pt_warn("this machine's clock differs from the gateway's", "ms", pt_num(skew), "hint", "check NTP on both sides");
+	if (say_drain) {
+		pt_info("the gateway orders a drain");
+		pt_agent_order_drain(a);
+	}
+}
+
+/* True when the answer told something that we did not know. */
+static bool apply(struct pt_agent *a, struct pt_exchange_response *r)
+{
+	struct pt_attempt_ref *cancels = r->cancels.items, *drops = r->drops.items;
+	struct pt_lease *leases = r->leases.items;
+	bool news = false;
+
+	for (size_t i = 0; i < r->cancels.n; i++)
+		news |= pt_slots_cancel(a, &cancels[i]);
+	for (size_t i = 0; i < r->drops.n; i++)
+		news |= pt_slots_drop(a, &drops[i]);
+	for (size_t i = 0; i < r->leases.n; i++)
+		pt_slots_lease(a, &leases[i]);
+	return news;
+}
+
+/* One exchange.  0: answered (*ret_news: with something new); < 0: why not. */
+static int exchange(struct pt_agent *a, struct pt_http_client *client, int at, bool *ret_news, int64_t *ret_retry_ms, struct pt_err *err)
+{
+	struct pt_exchange_request q = { 0 };
+	struct pt_exchange_response r = { 0 };
+	pt_auto_buf body = PT_BUF_INIT(4 << 20);
+	pt_auto_buf out = PT_BUF_INIT(ANSWER_MAX);
+	struct pt_http_call c = { .retry_after_ms = -1 };
+	int64_t leases = a->counts.leases;
+	int rc;
+
+	pthread_mutex_lock(&a->link.lock);
+	a->link.nudged = false; /* what is told from here on is in the report */
+	pthread_mutex_unlock(&a->link.lock);
+	rc = request(a, at, &q, err);
+	if (rc == 0) {
+		pt_shape_write(&pt_exchange_request_shape, &q, &body);
+		rc = pt_buf_done(&body, err);
+	}
+	if (rc == 0) {
+		int64_t timeout_ms = at < 2 ? q.wait_ms + GRACE_MS : a->link.state == PT_LINK_UP ? GOODBYE_MS : GOODBYE_DOWN_MS;
+
+		pt_beat_within(&a->link.beat, timeout_ms + 15000);
+		rc = call(a, client, body.p, body.len, timeout_ms, &out, &c, err);
+		*ret_retry_ms = c.retry_after_ms;
+	}
+	if (rc == 0 && c.status / 100 != 2)
+		rc = pt_http_error_of(&c, &out, err);
+	if (rc == 0)
+		rc = pt_err_wrap(err, pt_shape_parse(&pt_exchange_response_shape, out.p, out.len, &r, err), "the gateway's answer");
+	if (rc == 0) {
+		pt_slots_told(a, &q.released);
+		note(a, &r);
+		*ret_news = apply(a, &r) || a->counts.leases != leases || q.released.n;
+	}
+	pt_shape_release(&pt_exchange_request_shape, &q);
+	pt_shape_release(&pt_exchange_response_shape, &r);
+	return rc;
+}
+
+/* --- the loop --- */
+
+/* After a failure: remember, and how long to wait. */
+static int64_t failed(struct pt_agent *a, struct pt_backoff *backoff, int64_t retry_ms, const struct pt_err *err)
+{
+	bool refused = err->code == PT_E_UNAUTHENTICATED || err->code == PT_E_DENIED;
+	int64_t wait = pt_backoff_fail(backoff, retry_ms > 0 ? retry_ms : 0);
+
+	a->counts.exchange_failures++;
+	set_state(a, refused ? PT_LINK_REFUSED : PT_LINK_DOWN, err);
+	return refused ? REFUSED_MS / 2 + wait / 2 : wait;
+}
+
+static void *link_thread(void *arg)
+{
+	struct pt_agent *a = arg;
+	struct pt_link *l = &a->link;
+	pt_auto(pt_http_client_freep) struct pt_http_client *client = NULL;
+	struct pt_backoff backoff = PT_BACKOFF_INIT(250, 30000, 30000);
+
+	for (;;) {
+		int at = phase(l);
+		struct pt_err err = { 0 };
+		int64_t retry_ms = -1, began = pt_mono_ms();
+		bool news = true;
+		int rc = 0;
+
+		if (at >= 3)
+			break;
+		if (!client)
+			rc = pt_http_client_new(&client, &a->http, &err);
+		a->counts.exchanges++;
+		if (rc == 0)
+			rc = exchange(a, client, at, &news, &retry_ms, &err);
+		if (at >= 2)
+			break; /* goodbye is said once: what it did not reach, the end of the lease tells */
+		if (rc == 0) {
+			int64_t early = LOOP_MS - (pt_mono_ms() - began);
+
+			pt_backoff_ok(&backoff);
+			if (!news && early > 0)
+				pause_ms(l, early, at);
+			continue;
+		}
+		pt_http_client_free(client); /* a fresh connection after any failure */
+		client = NULL;
+		if (rc != PT_E_CANCELLED)
+			pause_ms(l, failed(a, &backoff, retry_ms, &err), at);
+	}
+	pt_beat_within(&l->beat, INT32_MAX);
+	return NULL;
+}
+
+void pt_link_init(struct pt_agent *a)
+{
+	struct pt_link *l = &a->link;
+
+	pthread_mutex_init(&l->lock, NULL);
+	pt_cond_init_mono(&l->wake);
+	l->since_ms = pt_wall_ms();
+	pt_beat_within(&l->beat, 10000);
+}
+
+int pt_link_start(struct pt_agent *a, struct pt_err *err)
+{
+	int rc = pt_agent_thread(&a->link.thread, link_thread, a, err);
+
+	a->link_started = rc == 0;
+	return rc;
+}
+
+void pt_link_join(struct pt_agent *a)
+{
+	if (a->link_started)
+		pthread_join(a->link.thread, NULL);
+	a->link_started = false;
+}

@@ -1,0 +1,315 @@
+/* A result being made: its body in memory, or compressed into a file of the spool, and the commit that makes it durable.  A writer
+ * belongs to one thread. */
+#include "agent/spool_int.h"
+#include "base/clock.h"
+#include "os/file.h"
+#include <endian.h>
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <zstd.h>
+
+/* 256 KiB of window: about 1.1 MB for each result being compressed, and text of rows loses next to nothing. */
+enum { WINDOW_LOG = 18, OUT_SIZE = 64 * 1024 };
+
+struct pt_spool_writer {
+	struct pt_body body;
+	struct pt_spool *spool;
+	struct spool_key key;
+	EVP_MD_CTX *hash;
+	struct pt_buf small; /* the body, until it moves to the file */
+	ZSTD_CCtx *zstd;     /* not NULL: it has moved */
+	char *out;
+	int fd;
+	uint64_t file;
+	int64_t file_size; /* written and reserved */
+	bool committed, broken; /* broken: a write failed, the body is not whole */
+};
+
+static int hash_start(struct pt_spool_writer *w, struct pt_err *err)
+{
+	if (!w->hash)
+		w->hash = EVP_MD_CTX_new();
+	if (!w->hash || EVP_DigestInit_ex(w->hash, EVP_sha256(), NULL) != 1)
+		return pt_fail(err, PT_E_INTERNAL, "SHA-256 is not available");
+	return PT_OK;
+}
+
+static int file_write(struct pt_spool_writer *w, const void *data, size_t n, struct pt_err *err)
+{
+	struct pt_spool *s = w->spool;
+	int rc;
+
+	if (!n)
+		return PT_OK;
+	pthread_mutex_lock(&s->lock);
+	rc = spool_reserve(s, (int64_t)n, err);
+	pthread_mutex_unlock(&s->lock);
+	if (rc < 0)
+		return rc;
+	w->file_size += (int64_t)n;
+	rc = pt_write_all(w->fd, data, n, err);
+	if (rc < 0 && err && spool_disk_full(err->sys)) {
+		pthread_mutex_lock(&s->lock);
+		rc = spool_no_disk(s, err);
+		pthread_mutex_unlock(&s->lock);
+	}
+	return rc;
+}
+
+static int compress(struct pt_spool_writer *w, const void *data, size_t n, ZSTD_EndDirective how, struct pt_err *err)
+{
+	ZSTD_inBuffer in = { data, n, 0 };
+	size_t left;
+
+	do {
+		ZSTD_outBuffer out = { w->out, OUT_SIZE, 0 };
+		int rc;
+
+		left = ZSTD_compressStream2(w->zstd, &out, &in, how);
+		if (ZSTD_isError(left))
+			return pt_fail(err, PT_E_INTERNAL, "zstd: %s", ZSTD_getErrorName(left));
+		if ((rc = file_write(w, w->out, out.pos, err)) < 0)
+			return rc;
+	} while (how == ZSTD_e_end ? left != 0 : in.pos < in.size);
+	return PT_OK;
+}
+
+/* The body is too large for memory: begin its file with what there is. */
+static int to_file(struct pt_spool_writer *w, struct pt_err *err)
+{
+	struct pt_spool *s = w->spool;
+	char name[40];
+	int rc;
+
+	pthread_mutex_lock(&s->lock);
+	w->file = s->next_file++;
+	pthread_mutex_unlock(&s->lock);
+	spool_body_name(w->file, name);
+	w->fd = openat(s->dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (w->fd < 0) {
+		int e = errno;
+
+		w->file = 0;
+		pthread_mutex_lock(&s->lock);
+		rc = spool_disk_full(e) ? spool_no_disk(s, err) : pt_fail_sys(err, PT_E_IO, "create '%s/%s'", s->dir, name);
+		pthread_mutex_unlock(&s->lock);
+		return rc;
+	}
+	w->out = malloc(OUT_SIZE);
+	w->zstd = ZSTD_createCCtx();
+	if (!w->out || !w->zstd || ZSTD_isError(ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_compressionLevel, 1)) ||
+	    ZSTD_isError(ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_windowLog, WINDOW_LOG)))
+		return pt_fail_oom(err);
+	rc = compress(w, w->small.p, w->small.len, ZSTD_e_continue, err);
+	pt_buf_release(&w->small);
+	return rc;
+}
+
+static int body_write(struct pt_body *b, const void *data, size_t n, struct pt_err *err)
+{
+	struct pt_spool_writer *w = pt_container_of(b, struct pt_spool_writer, body);
+	int rc = PT_OK;
+
+	if (EVP_DigestUpdate(w->hash, data, n) != 1)
+		return pt_fail(err, PT_E_INTERNAL, "SHA-256 failed");
+	if (!w->file && w->small.len + n <= SPOOL_INLINE_MAX) {
+		pt_buf_add(&w->small, data, n);
+		return pt_buf_done(&w->small, err);
+	}
+	if (w->broken)
+		return pt_fail(err, PT_E_IO, "an earlier part of the result could not be stored");
+	if (!w->file)
+		rc = to_file(w, err);
+	if (rc == 0)
+		rc = compress(w, data, n, ZSTD_e_continue, err);
+	w->broken = rc < 0;
+	return rc;
+}
+
+int pt_spool_begin(struct pt_spool *s, const char *operation, int64_t attempt, struct pt_spool_writer **ret, struct pt_err *err)
+{
+	struct pt_spool_writer *w = calloc(1, sizeof(*w));
+	int rc;
+
+	if (!w)
+		return pt_fail_oom(err);
+	w->body.write = body_write;
+	w->spool = s;
+	w->fd = -1;
+	w->small = (struct pt_buf)PT_BUF_INIT(SPOOL_INLINE_MAX + 1);
+	w->key.attempt = attempt;
+	snprintf(w->key.operation, sizeof(w->key.operation), "%s", operation);
+	rc = hash_start(w, err);
+	if (rc < 0) {
+		pt_spool_writer_free(w);
+		return rc;
+	}
+	*ret = w;
+	return PT_OK;
+}
+
+struct pt_body *pt_spool_body(struct pt_spool_writer *w)
+{
+	return &w->body;
+}
+
+static void drop_zstd(struct pt_spool_writer *w)
+{
+	ZSTD_freeCCtx(w->zstd);
+	w->zstd = NULL;
+	free(w->out);
+	w->out = NULL;
+}
+
+void pt_spool_abandon_body(struct pt_spool_writer *w)
+{
+	struct pt_spool *s = w->spool;
+	char name[40];
+
+	drop_zstd(w);
+	pt_buf_release(&w->small);
+	pt_closep(&w->fd);
+	w->fd = -1;
+	if (w->file && !w->committed) {
+		spool_body_name(w->file, name);
+		(void)unlinkat(s->dir_fd, name, 0); /* an orphan is removed at the next start */
+		pthread_mutex_lock(&s->lock);
+		s->body_bytes -= w->file_size;
+		spool_update_full(s);
+		pthread_mutex_unlock(&s->lock);
+	}
+	w->file = 0;
+	w->file_size = 0;
+	w->broken = false;
+	(void)hash_start(w, NULL); /* it worked before, and allocates nothing the second time */
+}
+
+void pt_spool_writer_free(struct pt_spool_writer *w)
+{
+	if (!w)
+		return;
+	pt_spool_abandon_body(w);
+	EVP_MD_CTX_free(w->hash);
+	free(w);
+}
+
+static int set_str(char **p, const char *s, struct pt_err *err)
+{
+	free(*p);
+	*p = s ? strdup(s) : NULL;
+	return s && !*p ? pt_fail_oom(err) : PT_OK;
+}
+
+/* Everything of the body to disk, and what it is into the head. */
+static int finish_body(struct pt_spool_writer *w, struct pt_result_head *head, struct pt_err *err)
+{
+	unsigned char sum[32];
+	pt_auto_buf hex = PT_BUF_INIT(80);
+	EVP_MD_CTX *copy;
+	bool good;
+	int rc = PT_OK;
+
+	if (w->zstd) {
+		rc = compress(w, NULL, 0, ZSTD_e_end, err);
+		if (rc < 0)
+			return rc;
+		drop_zstd(w);
+		if (fsync(w->fd) < 0 || fsync(w->spool->dir_fd) < 0)
+			return pt_fail_sys(err, PT_E_IO, "fsync of a result's body");
+	}
+	head->body_size = w->file ? w->file_size : (int64_t)w->small.len;
+	if (!head->body_format && !head->body_size)
+		return (rc = set_str(&head->body_encoding, NULL, err)) < 0 ? rc : set_str(&head->body_sha256, NULL, err);
+	copy = EVP_MD_CTX_new(); /* a commit that failed may be tried again */
+	good = copy && EVP_MD_CTX_copy_ex(copy, w->hash) == 1 && EVP_DigestFinal_ex(copy, sum, NULL) == 1;
+	EVP_MD_CTX_free(copy);
+	if (!good)
+		return pt_fail(err, PT_E_INTERNAL, "SHA-256 failed");
+	pt_buf_hex(&hex, sum, sizeof(sum));
+	rc = pt_buf_done(&hex, err);
+	if (rc == 0)
+		rc = set_str(&head->body_sha256, hex.p, err);
+	return rc < 0 ? rc : set_str(&head->body_encoding, w->file ? "zstd" : "identity", err);
+}
+
+/* Append the record and wait for the disk.  Under the lock. */
+static int put(struct pt_spool *s, struct spool_entry *e, const struct pt_buf *rec, struct pt_err *err)
+{
+	int rc;
+
+	if (s->seg_bytes + s->body_bytes + e->length > s->max_bytes)
+		return spool_no_room(s, err);
+	rc = spool_append(s, rec, &e->seg, &e->offset, err);
+	if (rc < 0)
+		return rc;
+	/* Counted as living at once, so that its segment stays while the fsync runs. */
+	e->seg->live++;
+	e->seg->live_bytes += e->length;
+	s->live_bytes += e->length;
+	rc = spool_sync(s, s->appended - 1, err);
+	e->seg->live--;
+	e->seg->live_bytes -= e->length;
+	s->live_bytes -= e->length;
+	if (rc < 0)
+		return rc;
+	spool_entry_add(s, e);
+	spool_update_full(s);
+	pthread_cond_signal(&s->avail);
+	return PT_OK;
+}
+
+int pt_spool_commit(struct pt_spool_writer *w, struct pt_result_head *head, struct pt_err *err)
+{
+	pt_auto_buf json = PT_BUF_INIT(SPOOL_HEAD_MAX + 1);
+	pt_auto_buf rec = PT_BUF_INIT(SPOOL_HEAD_MAX + SPOOL_INLINE_MAX + 4096);
+	struct pt_spool *s = w->spool;
+	struct spool_entry *e;
+	struct spool_put p;
+	int rc;
+
+	if (w->broken)
+		return pt_fail(err, PT_E_IO, "a part of the result could not be stored");
+	rc = finish_body(w, head, err);
+	if (rc < 0)
+		return rc;
+	pt_shape_write(&pt_result_head_shape, head, &json);
+	rc = pt_buf_done(&json, err);
+	if (rc < 0)
+		return pt_err_wrap(err, rc, "the result's head (document, columns, error)");
+	e = calloc(1, sizeof(*e));
+	if (!e)
+		return pt_fail_oom(err);
+	e->key = w->key;
+	e->body_file = w->file;
+	e->body_size = head->body_size;
+	e->stored_at = pt_wall_ms();
+	pthread_mutex_lock(&s->lock);
+	e->seq = s->next_seq++;
+	p = (struct spool_put){
+		.seq = htole64(e->seq),
+		.stored_at = (int64_t)htole64((uint64_t)e->stored_at),
+		.attempt = (int64_t)htole64((uint64_t)e->key.attempt),
+		.body_size = (int64_t)htole64((uint64_t)e->body_size),
+		.body_file = htole64(e->body_file),
+		.op_len = htole32((uint32_t)strlen(e->key.operation)),
+		.head_len = htole32((uint32_t)json.len),
+	};
+	spool_record_begin(&rec, SPOOL_PUT);
+	pt_buf_add(&rec, &p, sizeof(p));
+	pt_buf_str(&rec, e->key.operation);
+	pt_buf_add(&rec, json.p, json.len);
+	pt_buf_add(&rec, w->small.p, w->small.len);
+	spool_record_end(&rec);
+	rc = pt_buf_done(&rec, err);
+	e->length = (int64_t)rec.len;
+	if (rc == 0)
+		rc = put(s, e, &rec, err);
+	pthread_mutex_unlock(&s->lock);
+	if (rc < 0) {
+		free(e);
+		return rc;
+	}
+	w->committed = true;
+	return PT_OK;
+}
