@@ -1,9 +1,11 @@
-/* ctl operations: list, show, result, cancel (run is in run.c). */
-#include "ctl/ctl.h"
+/* ctl operations: run, list, show, result, cancel. */
 #include "ctl/run.h"
+#include "base/id.h"
 #include "base/clock.h"
 #include "net/url.h"
+#include "proto/messages.h"
 #include <stdio.h>
+#include <time.h>
 
 struct conf {
 	struct pt_ctl_conf c;
@@ -36,7 +38,7 @@ static const struct pt_opt result_opts[] = {
 	ID_OPT,
 	PT_O(struct conf, format, "format", PT_OPT_ENUM, .flags = PT_OPT_NO_ENV, .values = pt_ctl_formats, .value = "FORMAT",
 	     .help = "table, jsonl (one JSON array per row) or csv; default: table on a terminal, else jsonl"),
-	PT_CTL_TARGET_OPTS(struct conf),
+	PT_CTL_OPTS(struct conf),
 };
 
 static int64_t wall_of(const json_t *op, const char *member)
@@ -192,7 +194,7 @@ static int show(const struct pt_command *cmd, int argc, char **argv, struct pt_e
 
 static int result(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
 {
-	struct conf s = { .c.output = "table" };
+	struct conf s = { 0 };
 	pt_auto(pt_ctl_api_freep) struct pt_ctl_api *api = NULL;
 	pt_auto_answer a = PT_CTL_ANSWER_INIT;
 	int state, rc = pt_ctl_begin(cmd, argc, argv, &s, &api, err);
@@ -208,7 +210,7 @@ static int result(const struct pt_command *cmd, int argc, char **argv, struct pt
 		return pt_hint(err, "its state: postern ctl operations show %s", s.id);
 	}
 	rc = pt_ctl_outcome(a.doc, err);
-	return rc < 0 ? rc : pt_ctl_result(api, a.doc, s.format, err);
+	return rc < 0 ? rc : pt_ctl_result(api, a.doc, s.format ? s.format : pt_ctl_json(&s.c) ? "jsonl" : NULL, err);
 }
 
 static int cancel(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
@@ -235,9 +237,111 @@ static int cancel(const struct pt_command *cmd, int argc, char **argv, struct pt
 	return pt_ctl_say(err, "%s will be cancelled; see: postern ctl operations show %s\n", s.id, s.id);
 }
 
+/* --- run --- */
+
+#define TEXT(member, nm, val, text)  PT_O(struct pt_ctl_run, member, nm, PT_OPT_STR, .flags = PT_OPT_NO_ENV, .value = val, .help = text)
+#define TEXTS(member, nm, val, text) PT_O(struct pt_ctl_run, member, nm, PT_OPT_STRS, .flags = PT_OPT_NO_ENV, .value = val, .help = text)
+#define FLAG(member, nm, text)	     PT_O(struct pt_ctl_run, member, nm, PT_OPT_BOOL, .flags = PT_OPT_NO_ENV, .help = text)
+#define NUMBER(member, nm, ty, val, least, most, text) \
+	PT_O(struct pt_ctl_run, member, nm, ty, .flags = PT_OPT_NO_ENV, .value = val, .min = least, .max = most, .help = text)
+
+static const struct pt_opt run_opts[] = {
+	TEXT(agent, "agent", "AGENT", "name or id of the agent; not needed with --integration"),
+	TEXT(type, "type", "TYPE", "operation type: query, network.tcp, health, …; default with --sql: query"),
+	TEXT(integration, "integration", "NAME", "name or id of the data source"),
+	TEXT(input, "input", "JSON", "the type's input as a JSON object; @FILE reads a file, - standard input"),
+	TEXT(sql, "sql", "SQL", "statement of a query; @FILE reads a file, - standard input"),
+	TEXTS(params, "param", "VALUE", "next parameter of the statement: 5, true and null are JSON, everything else is text"),
+	FLAG(write, "write", "let the statement change data"),
+	NUMBER(timeout_ms, "timeout", PT_OPT_DURATION, "TIME", 1, 604800000, "most run time of one attempt"),
+	NUMBER(max_rows, "max-rows", PT_OPT_INT, "N", 1, INT64_MAX, "stop after so many rows and mark the result as partial"),
+	NUMBER(max_bytes, "max-bytes", PT_OPT_SIZE, "SIZE", 1, INT64_MAX, "stop after so many bytes and mark the result as partial"),
+	NUMBER(priority, "priority", PT_OPT_INT, "N", 0, 9, "9 goes first, 0 last; default: 5"),
+	NUMBER(deadline_ms, "deadline", PT_OPT_DURATION, "TIME", 1000, 31536000000, "give up when it has not ended by then; default: 1d"),
+	NUMBER(max_attempts, "max-attempts", PT_OPT_INT, "N", 1, 100, "most tries when instances get lost; default: 3"),
+	FLAG(at_most_once, "at-most-once", "never start it twice: when it is not certain what happened it ends as unknown"),
+	TEXT(key, "idempotency-key", "KEY", "repeating the command with this key gives the first operation, not a second one"),
+	TEXTS(labels, "label", "KEY=VALUE", "kept with the operation"),
+	FLAG(wait, "wait", "wait for the end and print the result"),
+	PT_O(struct pt_ctl_run, format, "format", PT_OPT_ENUM, .flags = PT_OPT_NO_ENV, .values = pt_ctl_formats, .value = "FORMAT",
+	     .help = "of the rows: table, jsonl (one JSON array per row) or csv; default: table on a terminal, else jsonl"),
+	PT_CTL_OPTS(struct pt_ctl_run),
+};
+
+static const char run_text[] =
+	"Without --wait it prints the operation's id when the gateway has it on disk. With --wait it shows on a terminal what the operation does or "
+	"waits for, then prints its rows; the exit code tells how it ended. Ctrl-C stops the waiting, not the operation. With -o json the "
+	"operation is printed, and its rows are left to `postern ctl operations result`.\n\n"
+	"  postern ctl operations run --integration sales --sql 'SELECT * FROM orders WHERE day = $1' --param 2026-11-01 --wait\n"
+	"  postern ctl operations run --agent warehouse --type network.tcp --input '{\"host\":\"db\",\"port\":5432}' --wait";
+
+static int submit(struct pt_ctl_api *api, const struct pt_ctl_run *s, struct pt_ctl_answer *ret, struct pt_err *err)
+{
+	char own_key[PT_ID_SIZE];
+	const char *key = s->key;
+	json_t *body = json_object();
+	int rc;
+
+	if (!key) {
+		pt_id_new(own_key, "ctl"); /* so that a lost answer can be asked for again without a second operation */
+		key = own_key;
+	}
+	rc = pt_ctl_run_body(s, key, body, err);
+	if (rc >= 0)
+		rc = pt_ctl_call(api, &(struct pt_ctl_call){ .method = "POST", .path = "/api/v1/operations", .body = body, .idempotency_key = key },
+				 ret, err);
+	json_decref(body);
+	return rc;
+}
+
+static int wait_and_print(struct pt_ctl_api *api, const struct pt_ctl_run *s, const char *id, struct pt_err *err)
+{
+	pt_auto_answer a = PT_CTL_ANSWER_INIT;
+	int rc = pt_ctl_wait(api, id, &a, err);
+
+	if (rc < 0)
+		return rc;
+	if (pt_ctl_json(&s->c)) {
+		rc = pt_ctl_out_json(&a, err);
+		return rc < 0 ? rc : pt_ctl_outcome(a.doc, err);
+	}
+	rc = pt_ctl_outcome(a.doc, err);
+	return rc < 0 ? rc : pt_ctl_result(api, a.doc, s->format, err);
+}
+
+static int run(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
+{
+	struct pt_ctl_run s = PT_CTL_RUN_INIT;
+	pt_auto(pt_ctl_api_freep) struct pt_ctl_api *api = NULL;
+	pt_auto_answer a = PT_CTL_ANSWER_INIT;
+	const char *id;
+	int rc = pt_ctl_begin(cmd, argc, argv, &s, &api, err);
+
+	if (rc)
+		return rc < 0 ? rc : PT_OK;
+	if (!s.type && !s.sql) {
+		(void)pt_fail(err, PT_E_INVALID, "which type of operation?");
+		return pt_hint(err, "--type TYPE with --input JSON, or --sql STATEMENT");
+	}
+	if (!s.agent && !s.integration) {
+		(void)pt_fail(err, PT_E_INVALID, "for which agent or data source?");
+		return pt_hint(err, "--integration NAME (postern ctl integrations list) or --agent NAME (postern ctl agents list)");
+	}
+	rc = submit(api, &s, &a, err);
+	if (rc < 0)
+		return rc;
+	id = pt_ctl_text(a.doc, "id");
+	if (s.wait)
+		return wait_and_print(api, &s, id, err);
+	if (pt_ctl_json(&s.c))
+		return pt_ctl_out_json(&a, err);
+	fprintf(stderr, "%s%s%s\nSee: postern ctl operations show %s\n", pt_ctl_text(a.doc, "state"), pt_ctl_text(a.doc, "why")[0] ? ": " : "",
+		pt_ctl_text(a.doc, "why"), id);
+	return pt_ctl_say(err, "%s\n", id);
+}
+
 const struct pt_command pt_ctl_operations[] = {
-	{ .name = "ctl operations run", .run = pt_ctl_run, .opts = pt_ctl_run_opts, .n_opts = PT_CTL_RUN_OPTS, .text = pt_ctl_run_text,
-	  .summary = "submit an operation, and wait for its result with --wait" },
+	PT_CTL_COMMAND("ctl operations run", run, run_opts, "submit an operation, and wait for its result with --wait", .text = run_text),
 	PT_CTL_COMMAND("ctl operations list", list, list_opts, "list operations, newest first"),
 	PT_CTL_COMMAND("ctl operations show", show, id_opts, "show an operation: state, why it waits, timeline"),
 	PT_CTL_COMMAND("ctl operations result", result, result_opts, "write an operation's rows to standard output"),
