@@ -90,6 +90,8 @@ int pt_ctl_act(const struct pt_ctl_conf *c, struct pt_ctl_api *api, const char *
 /* --- operations, shared by run, result and integrations test --- */
 /* Wait until the operation is terminal, with a live line on a terminal.  *ret holds the last answer. */
 int pt_ctl_wait(struct pt_ctl_api *api, const char *id, struct pt_ctl_answer *ret, struct pt_err *err) PT_MUSTCHECK;
+/* Is the operation in a terminal state? */
+bool pt_ctl_ended(const json_t *op);
 /* The error of an operation that ended other than succeeded; 0 when it succeeded. */
 int pt_ctl_outcome(const json_t *op, struct pt_err *err) PT_MUSTCHECK;
 /* Write the rows (or the document) of a succeeded operation to standard output.  format: table | jsonl | csv; NULL = table on a

@@ -3,7 +3,6 @@
 #include "base/id.h"
 #include "base/clock.h"
 #include "net/url.h"
-#include "proto/messages.h"
 #include <stdio.h>
 #include <time.h>
 
@@ -197,15 +196,14 @@ static int result(const struct pt_command *cmd, int argc, char **argv, struct pt
 	struct conf s = { 0 };
 	pt_auto(pt_ctl_api_freep) struct pt_ctl_api *api = NULL;
 	pt_auto_answer a = PT_CTL_ANSWER_INIT;
-	int state, rc = pt_ctl_begin(cmd, argc, argv, &s, &api, err);
+	int rc = pt_ctl_begin(cmd, argc, argv, &s, &api, err);
 
 	if (rc)
 		return rc < 0 ? rc : PT_OK;
 	rc = get(api, s.id, &a, err);
 	if (rc < 0)
 		return rc;
-	state = pt_op_state_from(pt_ctl_text(a.doc, "state"));
-	if (state < 0 || !pt_op_terminal((enum pt_op_state)state)) {
+	if (!pt_ctl_ended(a.doc)) {
 		(void)pt_fail(err, PT_E_CONFLICT, "the operation is %s: %s", pt_ctl_text(a.doc, "state"), pt_ctl_text(a.doc, "why"));
 		return pt_hint(err, "its state: postern ctl operations show %s", s.id);
 	}

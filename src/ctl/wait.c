@@ -43,7 +43,7 @@ static void status_line(const json_t *op, int64_t begin)
 	fflush(stderr);
 }
 
-static bool terminal(const json_t *op)
+bool pt_ctl_ended(const json_t *op)
 {
 	int state = pt_op_state_from(pt_ctl_text(op, "state"));
 
@@ -76,7 +76,7 @@ static int wait_loop(struct pt_ctl_api *api, const char *id, const char *path, s
 				return rc;
 			continue;
 		}
-		if (rc < 0 || terminal(ret->doc))
+		if (rc < 0 || pt_ctl_ended(ret->doc))
 			break;
 		if (live && pt_mono_ms() - begin > 300) { /* short ones end without a flicker */
 			status_line(ret->doc, begin);
