@@ -10,7 +10,8 @@
 
 static bool left_out(const char *name)
 {
-	static const char *const prefixes[] = { "POSTERN_", "HTTPS_PROXY=", "HTTP_PROXY=", "https_proxy=", "http_proxy=", "ALL_PROXY=", "all_proxy=" };
+	static const char *const prefixes[] = { "POSTERN_",    "HTTPS_PROXY=", "HTTP_PROXY=", "https_proxy=",
+						"http_proxy=", "ALL_PROXY=",   "all_proxy=" };
 
 	for (size_t i = 0; i < PT_COUNT(prefixes); i++)
 		if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
@@ -40,7 +41,7 @@ _Noreturn static void become(char *const *argv, char *const *env, int log, pid_t
 
 	(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (getppid() != parent)
-		_exit(0); /* the parent ended before the line above */
+		_exit(0);    /* the parent ended before the line above */
 	(void)setpgid(0, 0); /* Ctrl-C on the terminal is for the parent, which then stops us in order */
 	(void)dup2(log, STDOUT_FILENO);
 	(void)dup2(log, STDERR_FILENO);

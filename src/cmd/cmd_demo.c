@@ -18,22 +18,39 @@
 enum { START_MS = 15000, QUERY_MS = 30000, STOP_MS = 8000, POLL_MS = 20, LOG_LINES = 15 };
 enum { PATH_SIZE = 4096 };
 
-#define QUERY "SELECT name, version, round(installed_kb / 1024.0, 1) AS installed_mb FROM packages ORDER BY installed_kb DESC LIMIT 10"
+#define QUERY                                                                                                                    \
+	"SELECT name, version, round(installed_kb / 1024.0, 1) AS installed_mb FROM packages ORDER BY installed_kb DESC LIMIT "  \
+	"10"
 
 struct conf {
 	const char *dir;
 	bool once;
 };
 static const struct pt_opt opts[] = {
-	PT_O(struct conf, dir, "dir", PT_OPT_STR, .flags = PT_OPT_NO_ENV, .def = "./var", .value = "DIR", .help = "folder that keeps everything"),
+	PT_O(struct conf, dir, "dir", PT_OPT_STR, .flags = PT_OPT_NO_ENV, .def = "./var", .value = "DIR",
+	     .help = "folder that keeps everything"),
 	PT_O(struct conf, once, "once", PT_OPT_BOOL, .flags = PT_OPT_NO_ENV, .help = "end after the query"),
 };
 
 /* What stands in the folder. */
-enum file { LOCK, OWNER_TOKEN, GATEWAY_DB, GATEWAY_PORT, GATEWAY_LOG, AGENT_TOKEN, AGENT_PORT, AGENT_LOG, SPOOL, SECRETS, SECRET, DATA, FILES };
+enum file {
+	LOCK,
+	OWNER_TOKEN,
+	GATEWAY_DB,
+	GATEWAY_PORT,
+	GATEWAY_LOG,
+	AGENT_TOKEN,
+	AGENT_PORT,
+	AGENT_LOG,
+	SPOOL,
+	SECRETS,
+	SECRET,
+	DATA,
+	FILES
+};
 static const char *const names[FILES] = {
-	"lock",       "owner-token", "gateway.db", "gateway.port", "gateway.log",	    "agent-token.json",
-	"agent.port", "agent.log",   "spool",	   "secrets",	   "secrets/packages.json", "packages.db",
+	"lock",       "owner-token", "gateway.db", "gateway.port", "gateway.log",           "agent-token.json",
+	"agent.port", "agent.log",   "spool",      "secrets",      "secrets/packages.json", "packages.db",
 };
 
 struct demo {
@@ -78,7 +95,8 @@ static int pause_ms(struct demo *d, int ms, struct pt_err *err)
 }
 
 /* Try until ready() says 1; a failure of it counts only when the time is over. */
-static int await(struct demo *d, int (*ready)(struct demo *d, struct pt_err *err), int most_ms, const char *what, struct pt_err *err)
+static int await(struct demo *d, int (*ready)(struct demo *d, struct pt_err *err), int most_ms, const char *what,
+		 struct pt_err *err)
 {
 	int64_t end = pt_mono_ms() + most_ms;
 	struct pt_err last = { 0 };
@@ -89,8 +107,8 @@ static int await(struct demo *d, int (*ready)(struct demo *d, struct pt_err *err
 		if (rc > 0)
 			return PT_OK;
 		if (pt_mono_ms() > end)
-			return pt_fail(err, PT_E_TIMEOUT, "%s did not happen within %d s%s%s", what, most_ms / 1000, rc < 0 ? ": " : "",
-				       rc < 0 ? last.msg : "");
+			return pt_fail(err, PT_E_TIMEOUT, "%s did not happen within %d s%s%s", what, most_ms / 1000,
+				       rc < 0 ? ": " : "", rc < 0 ? last.msg : "");
 		rc = pause_ms(d, POLL_MS, err);
 		if (rc < 0)
 			return rc;
@@ -161,7 +179,9 @@ static unsigned read_port(const char *path)
 
 static bool port_is_free(unsigned port)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in a = { .sin_family = AF_INET,
+				 .sin_port = htons((uint16_t)port),
+				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	pt_auto(pt_closep) int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	int one = 1;
 
@@ -189,8 +209,18 @@ static int start_gateway(struct demo *d, struct pt_err *err)
 {
 	unsigned last = read_port(d->path[GATEWAY_PORT]);
 	char database[PATH_SIZE + 16];
-	const char *args[] = { "gateway",      "--listen",	       d->listen,     "--database",	     database,	     "--owner-token-file",
-			       d->path[OWNER_TOKEN], "--port-file", d->path[GATEWAY_PORT], "--log-format", "plain", NULL };
+	const char *args[] = { "gateway",
+			       "--listen",
+			       d->listen,
+			       "--database",
+			       database,
+			       "--owner-token-file",
+			       d->path[OWNER_TOKEN],
+			       "--port-file",
+			       d->path[GATEWAY_PORT],
+			       "--log-format",
+			       "plain",
+			       NULL };
 	int rc;
 
 	snprintf(database, sizeof(database), "sqlite:%s", d->path[GATEWAY_DB]);
@@ -200,7 +230,7 @@ static int start_gateway(struct demo *d, struct pt_err *err)
 	if (rc >= 0)
 		rc = await(d, gateway_listens, START_MS, "the gateway's start", err);
 	if (rc >= 0)
-		rc = pt_ctl_api_open(&d->api, &(struct pt_ctl_target){ .url = d->url, .token_file = d->path[OWNER_TOKEN] }, err);
+		rc = pt_ctl_api_open(&d->api, &(struct pt_ctl_target) { .url = d->url, .token_file = d->path[OWNER_TOKEN] }, err);
 	if (rc >= 0) {
 		pt_ctl_api_patience(d->api, 0); /* await() repeats, and watches the children meanwhile */
 		rc = await(d, gateway_ready, START_MS, "the gateway's readiness", err);
@@ -214,7 +244,7 @@ static int start_gateway(struct demo *d, struct pt_err *err)
 
 static int post(struct demo *d, const char *path, json_t *body, struct pt_ctl_answer *ret, struct pt_err *err)
 {
-	int rc = pt_ctl_call(d->api, &(struct pt_ctl_call){ .method = "POST", .path = path, .body = body }, ret, err);
+	int rc = pt_ctl_call(d->api, &(struct pt_ctl_call) { .method = "POST", .path = path, .body = body }, ret, err);
 
 	json_decref(body);
 	return rc;
@@ -265,15 +295,16 @@ static int register_integration(struct demo *d, struct pt_err *err)
 	if (rc >= 0 && strcmp(pt_ctl_text(a.doc, "credential.file_path"), d->path[SECRET]) == 0)
 		return PT_OK;
 	if (rc >= 0) { /* the folder was moved */
-		rc = pt_ctl_call(d->api, &(struct pt_ctl_call){ .method = "DELETE", .path = "/api/v1/integrations/packages" }, &a, err);
+		rc = pt_ctl_call(d->api, &(struct pt_ctl_call) { .method = "DELETE", .path = "/api/v1/integrations/packages" },
+				 &a, err);
 		if (rc < 0)
 			return rc;
 	} else if (rc != PT_E_NOT_FOUND) {
 		return rc;
 	}
 	return post(d, "/api/v1/integrations",
-		    json_pack("{s:s, s:s, s:s, s:{s:s, s:s}}", "name", "packages", "connection_type", "sqlite", "agent", "demo", "credential", "type",
-			      "FILE", "file_path", d->path[SECRET]),
+		    json_pack("{s:s, s:s, s:s, s:{s:s, s:s}}", "name", "packages", "connection_type", "sqlite", "agent", "demo",
+			      "credential", "type", "FILE", "file_path", d->path[SECRET]),
 		    &a, err);
 }
 
@@ -289,8 +320,22 @@ static int agent_connected(struct demo *d, struct pt_err *err)
 
 static int start_agent(struct demo *d, struct pt_err *err)
 {
-	const char *args[] = { "agent",	      "--gateway-url", d->url,	      "--token-file",	 d->path[AGENT_TOKEN], "--spool-dir", d->path[SPOOL], "--listen",
-			       "127.0.0.1:0", "--port-file",   d->path[AGENT_PORT], "--credential-dirs", d->path[SECRETS],	   "--log-format", "plain", NULL };
+	const char *args[] = { "agent",
+			       "--gateway-url",
+			       d->url,
+			       "--token-file",
+			       d->path[AGENT_TOKEN],
+			       "--spool-dir",
+			       d->path[SPOOL],
+			       "--listen",
+			       "127.0.0.1:0",
+			       "--port-file",
+			       d->path[AGENT_PORT],
+			       "--credential-dirs",
+			       d->path[SECRETS],
+			       "--log-format",
+			       "plain",
+			       NULL };
 	int rc = pt_child_start(&d->agent, args, err);
 
 	if (rc >= 0)
@@ -309,8 +354,8 @@ static int query(struct demo *d, struct pt_err *err)
 	int64_t begin = pt_mono_ms();
 	char took[32];
 	int rc = post(d, "/api/v1/operations",
-		      json_pack("{s:s, s:s, s:{s:s}, s:i}", "type", "query", "integration", "packages", "input", "sql", QUERY, "deadline_s",
-				QUERY_MS / 1000),
+		      json_pack("{s:s, s:s, s:{s:s}, s:i}", "type", "query", "integration", "packages", "input", "sql", QUERY,
+				"deadline_s", QUERY_MS / 1000),
 		      &a, err);
 
 	if (rc < 0)
@@ -323,7 +368,8 @@ static int query(struct demo *d, struct pt_err *err)
 	if (rc < 0)
 		return rc;
 	pt_time_span(pt_mono_ms() - begin, took);
-	fprintf(stderr, "%-10s %s\n%-10s client -> gateway -> agent -> %s and back in %s\n\n", "query", QUERY, "path", names[DATA], took);
+	fprintf(stderr, "%-10s %s\n%-10s client -> gateway -> agent -> %s and back in %s\n\n", "query", QUERY, "path",
+		names[DATA], took);
 	return pt_ctl_result(d->api, a.doc, "table", err);
 }
 
@@ -336,7 +382,8 @@ static int tell(struct demo *d, struct pt_err *err)
 		rc = pt_ctl_say(err,
 				"\nGateway  %s\nToken    %s\n         in %s\n\nTry next, in another terminal:\n"
 				"  export POSTERN_GATEWAY_URL=%s POSTERN_API_TOKEN_FILE=%s\n"
-				"  postern ctl operations run --integration packages --wait --sql 'SELECT section, count(*) FROM packages GROUP BY 1'\n"
+				"  postern ctl operations run --integration packages --wait --sql 'SELECT section, count(*) FROM "
+				"packages GROUP BY 1'\n"
 				"  postern ctl operations list\n"
 				"  postern ctl agents show demo\n",
 				d->url, token.p, d->path[OWNER_TOKEN], d->url, d->path[OWNER_TOKEN]);
@@ -384,7 +431,8 @@ static void show_logs(const struct demo *d)
 
 		pt_child_tail(children[i], LOG_LINES, &tail);
 		if (tail.len)
-			fprintf(stderr, "--- last lines of %s\n%s%s", children[i]->log, tail.p, tail.p[tail.len - 1] == '\n' ? "" : "\n");
+			fprintf(stderr, "--- last lines of %s\n%s%s", children[i]->log, tail.p,
+				tail.p[tail.len - 1] == '\n' ? "" : "\n");
 	}
 }
 
@@ -397,8 +445,8 @@ static int run_demo(const struct pt_command *cmd, int argc, char **argv, struct 
 
 	if (rc)
 		return rc < 0 ? rc : PT_OK;
-	d.gateway = (struct pt_child){ .name = "gateway", .log = d.path[GATEWAY_LOG] };
-	d.agent = (struct pt_child){ .name = "agent", .log = d.path[AGENT_LOG] };
+	d.gateway = (struct pt_child) { .name = "gateway", .log = d.path[GATEWAY_LOG] };
+	d.agent = (struct pt_child) { .name = "agent", .log = d.path[AGENT_LOG] };
 	(void)sigemptyset(&set);
 	(void)sigaddset(&set, SIGINT);
 	(void)sigaddset(&set, SIGTERM);
@@ -422,8 +470,10 @@ static int run_demo(const struct pt_command *cmd, int argc, char **argv, struct 
 const struct pt_command pt_cmd_demo = {
 	.name = "demo",
 	.summary = "gateway, agent and a query on this machine, in one command",
-	.text = "Starts a gateway and an agent as two processes on the loopback address, makes a SQLite database of the packages of this machine, "
-		"and runs a query on it through the whole path. Then it tells what to try next and runs until Ctrl-C. Everything is kept in one "
+	.text = "Starts a gateway and an agent as two processes on the loopback address, makes a SQLite database of the packages "
+		"of this machine, "
+		"and runs a query on it through the whole path. Then it tells what to try next and runs until Ctrl-C. Everything "
+		"is kept in one "
 		"folder; a second start goes on with it.",
 	.opts = opts,
 	.n_opts = PT_COUNT(opts),

@@ -11,11 +11,13 @@ struct conf {
 
 static const char *const shells[] = { "bash", "zsh", NULL };
 static const struct pt_opt opts[] = {
-	PT_O(struct conf, words, "command", PT_OPT_STRS, .flags = PT_OPT_POSITIONAL, .value = "COMMAND", .help = "the command to explain"),
+	PT_O(struct conf, words, "command", PT_OPT_STRS, .flags = PT_OPT_POSITIONAL, .value = "COMMAND",
+	     .help = "the command to explain"),
 	PT_O(struct conf, man, "man", PT_OPT_BOOL, .flags = PT_OPT_NO_ENV, .help = "write its manual page (mdoc)"),
 	PT_O(struct conf, shell, "completion", PT_OPT_ENUM, .flags = PT_OPT_NO_ENV, .values = shells, .value = "SHELL",
 	     .help = "write the completion script for bash or zsh"),
-	PT_O(struct conf, markdown, "markdown", PT_OPT_BOOL, .flags = PT_OPT_NO_ENV, .help = "write the reference of all commands (docs/cli.md)"),
+	PT_O(struct conf, markdown, "markdown", PT_OPT_BOOL, .flags = PT_OPT_NO_ENV,
+	     .help = "write the reference of all commands (docs/cli.md)"),
 };
 
 static void markdown(const struct pt_command *cmd, struct pt_buf *out)
@@ -40,7 +42,8 @@ static int write_what(const struct conf *s, const struct pt_command *cmd, struct
 		pt_buf_fmt(&path, "postern%s%s", cmd->name[0] ? " " : "", cmd->name);
 		pt_opt_man(cmd, path.p, out);
 	} else if (s->markdown) {
-		pt_buf_str(out, "# Commands\n\nWritten by `postern help --markdown` from the command table; a test compares.\n\n```text\n");
+		pt_buf_str(out, "# Commands\n\nWritten by `postern help --markdown` from the command table; a test "
+				"compares.\n\n```text\n");
 		pt_opt_help(pt_opt_root, out);
 		pt_buf_str(out, "```\n");
 		markdown(pt_opt_root, out);
@@ -67,7 +70,8 @@ static int run_help(const struct pt_command *self, int argc, char **argv, struct
 		rc = write_what(&s, cmd, &out, err);
 	if (rc < 0)
 		return rc;
-	return fwrite(out.p, 1, out.len, stdout) == out.len && fflush(stdout) == 0 ? PT_OK : pt_fail_sys(err, PT_E_IO, "standard output");
+	return fwrite(out.p, 1, out.len, stdout) == out.len && fflush(stdout) == 0 ? PT_OK
+										   : pt_fail_sys(err, PT_E_IO, "standard output");
 }
 
 static int run_version(const struct pt_command *self, int argc, char **argv, struct pt_err *err)
@@ -82,8 +86,14 @@ static int run_version(const struct pt_command *self, int argc, char **argv, str
 }
 
 const struct pt_command pt_cmd_help = {
-	.name = "help", .summary = "explain a command", .opts = opts, .n_opts = PT_COUNT(opts), .run = run_help,
+	.name = "help",
+	.summary = "explain a command",
+	.opts = opts,
+	.n_opts = PT_COUNT(opts),
+	.run = run_help,
 };
 const struct pt_command pt_cmd_version = {
-	.name = "version", .summary = "show the version", .run = run_version,
+	.name = "version",
+	.summary = "show the version",
+	.run = run_version,
 };

@@ -6,7 +6,8 @@
 #include <sys/stat.h>
 
 enum { NAME, VERSION, ARCHITECTURE, SECTION, INSTALLED_KB, MAINTAINER, COLUMNS };
-static const char *const fields[COLUMNS] = { "Package: ", "Version: ", "Architecture: ", "Section: ", "Installed-Size: ", "Maintainer: " };
+static const char *const fields[COLUMNS] = { "Package: ", "Version: ",        "Architecture: ",
+					     "Section: ", "Installed-Size: ", "Maintainer: " };
 
 struct package {
 	char value[COLUMNS][200];
@@ -50,7 +51,7 @@ static int from_status(sqlite3_stmt *st, FILE *f, struct pt_err *err)
 		if (n <= 0) { /* the stanza's end, or the file's */
 			if (p.installed && p.value[NAME][0])
 				rc = insert(st, &p, err);
-			p = (struct package){ 0 };
+			p = (struct package) { 0 };
 			continue;
 		}
 		if (strncmp(line, "Status: ", 8) == 0)
@@ -77,7 +78,7 @@ static int from_files(sqlite3_stmt *st, const char *folder, struct pt_err *err)
 
 		if (fstatat(dirfd(d), e->d_name, &sb, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(sb.st_mode))
 			continue;
-		snprintf(p.value[NAME], sizeof(p.value[NAME]), "%s", e->d_name);
+		snprintf(p.value[NAME], sizeof(p.value[NAME]), "%.199s", e->d_name);
 		snprintf(p.value[INSTALLED_KB], sizeof(p.value[INSTALLED_KB]), "%lld", (long long)(sb.st_size + 1023) / 1024);
 		rc = insert(st, &p, err);
 	}
@@ -91,8 +92,11 @@ static int fill(sqlite3 *db, const char *status, struct pt_err *err)
 	FILE *f = fopen(status, "re");
 	int rc;
 
-	if (sqlite3_exec(db, "CREATE TABLE packages(name TEXT NOT NULL, version TEXT NOT NULL, architecture TEXT NOT NULL, section TEXT NOT NULL, "
-			     "installed_kb INTEGER NOT NULL, maintainer TEXT NOT NULL); BEGIN", NULL, NULL, NULL) != SQLITE_OK ||
+	if (sqlite3_exec(db,
+			 "CREATE TABLE packages(name TEXT NOT NULL, version TEXT NOT NULL, architecture TEXT NOT NULL, section "
+			 "TEXT NOT NULL, "
+			 "installed_kb INTEGER NOT NULL, maintainer TEXT NOT NULL); BEGIN",
+			 NULL, NULL, NULL) != SQLITE_OK ||
 	    sqlite3_prepare_v2(db, "INSERT INTO packages VALUES (?, ?, ?, ?, ?, ?)", -1, &st, NULL) != SQLITE_OK)
 		rc = failed(db, "create the table", err);
 	else

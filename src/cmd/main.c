@@ -1,6 +1,7 @@
 /* The program: a table of commands, and what becomes of their errors. */
 #include "cmd/cmd.h"
 #include "ctl/ctl.h"
+#include "gateway/gateway.h"
 #include "config.h"
 #include <signal.h>
 #include <stdio.h>
@@ -8,7 +9,7 @@
 enum { EXIT_USAGE = 64, EXIT_EPIPE = 128 + SIGPIPE }; /* sysexits.h; what a shell says when SIGPIPE ends a program */
 
 static const struct pt_command *const parts[] = {
-	&pt_cmd_demo, &pt_cmd_ctl, &pt_cmd_help, &pt_cmd_version,
+	&pt_cmd_demo, &pt_cmd_gateway, &pt_cmd_ctl, &pt_cmd_help, &pt_cmd_version,
 };
 static struct pt_command table[PT_COUNT(parts) + 1]; /* filled by main(): rows of other files are no constants to the compiler */
 static const struct pt_command root = {
@@ -69,7 +70,8 @@ static int group(const struct pt_command *cmd, size_t n, char **rest)
 		return 0;
 	}
 	if (n && !asked) {
-		fprintf(stderr, "postern%s%s: '%.60s' must stand behind a command\n", cmd->name[0] ? " " : "", cmd->name, rest[0]);
+		fprintf(stderr, "postern%s%s: '%.60s' must stand behind a command\n", cmd->name[0] ? " " : "", cmd->name,
+			rest[0]);
 		return EXIT_USAGE;
 	}
 	pt_opt_help(cmd, &out);
@@ -86,7 +88,8 @@ static int report(const char *name, const struct pt_err *err)
 	if (err->hint[0])
 		fprintf(stderr, "  hint: %s\n", err->hint);
 	if (err->code != PT_E_INVALID)
-		fprintf(stderr, "  code: %s%s%s%s\n", pt_code_wire(err->code), err->native[0] ? " (" : "", err->native, err->native[0] ? ")" : "");
+		fprintf(stderr, "  code: %s%s%s%s\n", pt_code_wire(err->code), err->native[0] ? " (" : "", err->native,
+			err->native[0] ? ")" : "");
 	return pt_code_exit(err->code);
 }
 

@@ -12,18 +12,22 @@ struct conf {
 static const char *const roles[] = { "viewer", "operator", "owner", NULL };
 static const struct pt_opt list_opts[] = { PT_CTL_OPTS(struct conf) };
 static const struct pt_opt id_opts[] = {
-	PT_O(struct conf, name, "id", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV, .value = "ID", .help = "its id (see list)"),
+	PT_O(struct conf, name, "id", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV, .value = "ID",
+	     .help = "its id (see list)"),
 	PT_CTL_OPTS(struct conf),
 };
 static const struct pt_opt user_create_opts[] = {
-	PT_O(struct conf, name, "name", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV, .value = "NAME", .help = "name of the user"),
+	PT_O(struct conf, name, "name", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV, .value = "NAME",
+	     .help = "name of the user"),
 	PT_O(struct conf, role, "role", PT_OPT_ENUM, .flags = PT_OPT_NO_ENV, .def = "viewer", .values = roles, .value = "ROLE",
 	     .help = "viewer sees, operator also runs operations, owner also manages agents, keys and users"),
 	PT_CTL_OPTS(struct conf),
 };
 static const struct pt_opt token_create_opts[] = {
-	PT_O(struct conf, user, "user", PT_OPT_STR, .flags = PT_OPT_NO_ENV, .value = "USER", .help = "id of the user; default: yourself"),
-	PT_O(struct conf, name, "name", PT_OPT_STR, .flags = PT_OPT_NO_ENV, .def = "ctl", .value = "NAME", .help = "what it is for"),
+	PT_O(struct conf, user, "user", PT_OPT_STR, .flags = PT_OPT_NO_ENV, .value = "USER",
+	     .help = "id of the user; default: yourself"),
+	PT_O(struct conf, name, "name", PT_OPT_STR, .flags = PT_OPT_NO_ENV, .def = "ctl", .value = "NAME",
+	     .help = "what it is for"),
 	PT_O(struct conf, expires_ms, "expires", PT_OPT_DURATION, .flags = PT_OPT_NO_ENV, .value = "TIME",
 	     .help = "ends by itself after this time (90d); default: never"),
 	PT_O(struct conf, output_file, "output-file", PT_OPT_STR, .flags = PT_OPT_NO_ENV, .value = "FILE",
@@ -45,7 +49,8 @@ static int list(const struct pt_command *cmd, int argc, char **argv, const char 
 	return rc < 0 ? rc : pt_ctl_list(&s.c, &a, cols, n, empty, err);
 }
 
-static int delete(const struct pt_command *cmd, int argc, char **argv, const char *collection, const char *done, struct pt_err *err)
+static int delete (const struct pt_command *cmd, int argc, char **argv, const char *collection, const char *done,
+		   struct pt_err *err)
 {
 	struct conf s = { 0 };
 	pt_auto(pt_ctl_api_freep) struct pt_ctl_api *api = NULL;
@@ -62,7 +67,10 @@ static int delete(const struct pt_command *cmd, int argc, char **argv, const cha
 static int users_list(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
 {
 	static const struct pt_ctl_col cols[] = {
-		{ "NAME", "name" }, { "ROLE", "role" }, { "ID", "id" }, { "CREATED", "created_at", pt_ctl_show_time },
+		{ "NAME", "name" },
+		{ "ROLE", "role" },
+		{ "ID", "id" },
+		{ "CREATED", "created_at", pt_ctl_show_time },
 	};
 
 	return list(cmd, argc, argv, "/api/v1/users", cols, PT_COUNT(cols), "no users", err);
@@ -79,19 +87,20 @@ static int users_create(const struct pt_command *cmd, int argc, char **argv, str
 	if (rc)
 		return rc < 0 ? rc : PT_OK;
 	body = json_pack("{s:s, s:s}", "name", s.name, "role", s.role);
-	rc = pt_ctl_call(api, &(struct pt_ctl_call){ .method = "POST", .path = "/api/v1/users", .body = body }, &a, err);
+	rc = pt_ctl_call(api, &(struct pt_ctl_call) { .method = "POST", .path = "/api/v1/users", .body = body }, &a, err);
 	json_decref(body);
 	if (rc < 0)
 		return rc;
 	if (pt_ctl_json(&s.c))
 		return pt_ctl_out_json(&a, err);
-	return pt_ctl_say(err, "created user %s (%s) with role %s\nNext:\n  postern ctl tokens create --user %s --output-file %s.token\n", s.name,
-			  pt_ctl_text(a.doc, "id"), s.role, pt_ctl_text(a.doc, "id"), s.name);
+	return pt_ctl_say(
+		err, "created user %s (%s) with role %s\nNext:\n  postern ctl tokens create --user %s --output-file %s.token\n",
+		s.name, pt_ctl_text(a.doc, "id"), s.role, pt_ctl_text(a.doc, "id"), s.name);
 }
 
 static int users_delete(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
 {
-	return delete(cmd, argc, argv, "users", "deleted user and revoked the tokens of", err);
+	return delete (cmd, argc, argv, "users", "deleted user and revoked the tokens of", err);
 }
 
 const struct pt_command pt_ctl_users[] = {
@@ -136,7 +145,7 @@ static int tokens_create(const struct pt_command *cmd, int argc, char **argv, st
 	body = json_pack("{s:s, s:s}", "user", s.user ? s.user : pt_ctl_text(me.doc, "user"), "name", s.name);
 	if (s.expires_ms)
 		(void)json_object_set_new(body, "expires_in_s", json_integer(s.expires_ms / 1000));
-	rc = pt_ctl_call(api, &(struct pt_ctl_call){ .method = "POST", .path = "/api/v1/tokens", .body = body }, &a, err);
+	rc = pt_ctl_call(api, &(struct pt_ctl_call) { .method = "POST", .path = "/api/v1/tokens", .body = body }, &a, err);
 	json_decref(body);
 	if (rc < 0)
 		return rc;
@@ -148,7 +157,7 @@ static int tokens_create(const struct pt_command *cmd, int argc, char **argv, st
 
 static int tokens_revoke(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
 {
-	return delete(cmd, argc, argv, "tokens", "revoked token", err);
+	return delete (cmd, argc, argv, "tokens", "revoked token", err);
 }
 
 const struct pt_command pt_ctl_tokens[] = {

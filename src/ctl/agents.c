@@ -11,9 +11,9 @@ struct conf {
 };
 
 static const char *const kinds[] = { "generic", NULL };
-#define AGENT_OPT                                                                                                          \
-	PT_O(struct conf, name, "agent", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV, .value = "AGENT", \
-	     .help = "its name or id")
+#define AGENT_OPT                                                                                                                \
+	PT_O(struct conf, name, "agent", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV,               \
+	     .value = "AGENT", .help = "its name or id")
 
 static const struct pt_opt list_opts[] = { PT_CTL_OPTS(struct conf) };
 static const struct pt_opt agent_opts[] = { AGENT_OPT, PT_CTL_OPTS(struct conf) };
@@ -60,7 +60,8 @@ static int agents_list(const struct pt_command *cmd, int argc, char **argv, stru
 		return rc < 0 ? rc : PT_OK;
 	rc = pt_ctl_get_path(api, &a, err, "/api/v1/agents");
 	return rc < 0 ? rc
-		      : pt_ctl_list(&s.c, &a, agent_cols, PT_COUNT(agent_cols), "no agents yet: postern ctl agents create NAME", err);
+		      : pt_ctl_list(&s.c, &a, agent_cols, PT_COUNT(agent_cols), "no agents yet: postern ctl agents create NAME",
+				    err);
 }
 
 static int agents_create(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
@@ -74,7 +75,7 @@ static int agents_create(const struct pt_command *cmd, int argc, char **argv, st
 	if (rc)
 		return rc < 0 ? rc : PT_OK;
 	body = json_pack("{s:s, s:s}", "name", s.name, "kind", s.kind);
-	rc = pt_ctl_call(api, &(struct pt_ctl_call){ .method = "POST", .path = "/api/v1/agents", .body = body }, &a, err);
+	rc = pt_ctl_call(api, &(struct pt_ctl_call) { .method = "POST", .path = "/api/v1/agents", .body = body }, &a, err);
 	json_decref(body);
 	if (rc < 0)
 		return rc;
@@ -140,7 +141,8 @@ static int agent_act(const struct pt_command *cmd, int argc, char **argv, const 
 
 	if (rc)
 		return rc < 0 ? rc : PT_OK;
-	return pt_ctl_act(&s.c, api, method, pt_ctl_path(&path, "agents", s.name, s.force ? "?force=true" : rest), err, "%s %s", done, s.name);
+	return pt_ctl_act(&s.c, api, method, pt_ctl_path(&path, "agents", s.name, s.force ? "?force=true" : rest), err, "%s %s",
+			  done, s.name);
 }
 
 static int agents_enable(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
@@ -170,13 +172,14 @@ const struct pt_command pt_ctl_agents[] = {
 
 /* --- keys --- */
 
-#define OF_AGENT_OPT                                                                                                \
-	PT_O(struct conf, agent, "agent", PT_OPT_STR, .flags = PT_OPT_REQUIRED | PT_OPT_NO_ENV, .value = "AGENT", \
+#define OF_AGENT_OPT                                                                                                             \
+	PT_O(struct conf, agent, "agent", PT_OPT_STR, .flags = PT_OPT_REQUIRED | PT_OPT_NO_ENV, .value = "AGENT",                \
 	     .help = "name or id of the agent")
 
 static const struct pt_opt key_create_opts[] = {
 	OF_AGENT_OPT,
-	PT_O(struct conf, name, "name", PT_OPT_STR, .flags = PT_OPT_NO_ENV, .def = "ctl", .value = "NAME", .help = "what it is for"),
+	PT_O(struct conf, name, "name", PT_OPT_STR, .flags = PT_OPT_NO_ENV, .def = "ctl", .value = "NAME",
+	     .help = "what it is for"),
 	PT_O(struct conf, expires_ms, "expires", PT_OPT_DURATION, .flags = PT_OPT_NO_ENV, .value = "TIME",
 	     .help = "ends by itself after this time (90d); default: never"),
 	PT_O(struct conf, output_file, "output-file", PT_OPT_STR, .flags = PT_OPT_NO_ENV, .value = "FILE",
@@ -185,8 +188,8 @@ static const struct pt_opt key_create_opts[] = {
 };
 static const struct pt_opt key_list_opts[] = { OF_AGENT_OPT, PT_CTL_OPTS(struct conf) };
 static const struct pt_opt key_opts[] = {
-	PT_O(struct conf, name, "key", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV, .value = "KEY_ID",
-	     .help = "id of the key"),
+	PT_O(struct conf, name, "key", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV,
+	     .value = "KEY_ID", .help = "id of the key"),
 	PT_CTL_OPTS(struct conf),
 };
 
@@ -208,8 +211,10 @@ static int keys_create(const struct pt_command *cmd, int argc, char **argv, stru
 	body = json_pack("{s:s}", "name", s.name);
 	if (s.expires_ms)
 		(void)json_object_set_new(body, "expires_in_s", json_integer(s.expires_ms / 1000));
-	rc = pt_ctl_call(api, &(struct pt_ctl_call){ .method = "POST", .path = pt_ctl_path(&path, "agents", s.agent, "/keys"), .body = body }, &a,
-			 err);
+	rc = pt_ctl_call(
+		api,
+		&(struct pt_ctl_call) { .method = "POST", .path = pt_ctl_path(&path, "agents", s.agent, "/keys"), .body = body },
+		&a, err);
 	json_decref(body);
 	if (rc < 0)
 		return rc;
@@ -261,7 +266,8 @@ static int keys_revoke(const struct pt_command *cmd, int argc, char **argv, stru
 
 const struct pt_command pt_ctl_keys[] = {
 	PT_CTL_COMMAND("ctl keys create", keys_create, key_create_opts, "make a key for an agent; its secret is shown once",
-		       .text = "Several keys of an agent may be valid at once: make the new one, restart the agent with it, revoke the old one."),
+		       .text = "Several keys of an agent may be valid at once: make the new one, restart the agent with it, "
+			       "revoke the old one."),
 	PT_CTL_COMMAND("ctl keys list", keys_list, key_list_opts, "list an agent's keys (never their secret)"),
 	PT_CTL_COMMAND("ctl keys revoke", keys_revoke, key_opts, "end a key; it fails with the next request"),
 	{ 0 },

@@ -146,8 +146,9 @@ static int set_token(struct pt_ctl_api *api, const struct pt_ctl_target *t, cons
 
 static int open_with(struct pt_ctl_api *api, const struct pt_ctl_target *t, struct pt_ctl_login *l, struct pt_err *err)
 {
-	struct pt_http_client_conf conf = { .https_proxy = t->https_proxy, .http_proxy = t->http_proxy, .no_proxy = t->no_proxy,
-					    .user_agent = "postern-ctl" };
+	struct pt_http_client_conf conf = {
+		.https_proxy = t->https_proxy, .http_proxy = t->http_proxy, .no_proxy = t->no_proxy, .user_agent = "postern-ctl"
+	};
 	int rc;
 
 	if (!t->url && !l->url) {
@@ -174,7 +175,9 @@ int pt_ctl_api_open(struct pt_ctl_api **ret, const struct pt_ctl_target *t, stru
 	if (!api)
 		return pt_fail_oom(err);
 	api->patience_ms = PATIENCE_MS;
-	rc = t->url && (t->token || t->token_file) ? PT_OK : login_read(t, &l, err); /* a broken file stops nobody who needs nothing of it */
+	rc = t->url && (t->token || t->token_file)
+		     ? PT_OK
+		     : login_read(t, &l, err); /* a broken file stops nobody who needs nothing of it */
 	if (rc >= 0)
 		rc = open_with(api, t, &l, err);
 	login_release(&l);
@@ -231,7 +234,8 @@ const char *pt_ctl_path(struct pt_buf *out, const char *collection, const char *
 /* An error of the connection, told with the gateway's URL. */
 static int unreachable(const struct pt_ctl_api *api, int rc, struct pt_err *err)
 {
-	(void)pt_err_wrap(err, rc, "%s %s", rc == PT_E_CONNECTION_LOST ? "lost the connection to the gateway at" : "cannot reach gateway at",
+	(void)pt_err_wrap(err, rc, "%s %s",
+			  rc == PT_E_CONNECTION_LOST ? "lost the connection to the gateway at" : "cannot reach gateway at",
 			  api->shown);
 	if (!err->hint[0])
 		(void)pt_hint(err, "is it running there? The URL comes from --url, POSTERN_GATEWAY_URL or postern ctl login");
@@ -261,8 +265,9 @@ static int call_once(struct pt_ctl_api *api, const struct pt_ctl_call *call, con
 {
 	pt_auto_buf url = PT_BUF_INIT(16384), key = PT_BUF_INIT(1024);
 	const char *headers[5] = { api->authorization, "Accept: application/json" };
-	struct pt_http_call http = { .method = call->method, .headers = headers, .out = &ret->text, .timeout_ms = CALL_MS,
-				     .cancel = call->cancel };
+	struct pt_http_call http = {
+		.method = call->method, .headers = headers, .out = &ret->text, .timeout_ms = CALL_MS, .cancel = call->cancel
+	};
 	size_t n = 2;
 	int rc = join_url(api, call->path, &url, err);
 
@@ -348,7 +353,7 @@ int pt_ctl_get_path(struct pt_ctl_api *api, struct pt_ctl_answer *ret, struct pt
 		path.len = n > 0 && n < 4096 ? (size_t)n : 0;
 	}
 	va_end(ap);
-	return pt_ctl_call(api, &(struct pt_ctl_call){ .method = "GET", .path = path.p }, ret, err);
+	return pt_ctl_call(api, &(struct pt_ctl_call) { .method = "GET", .path = path.p }, ret, err);
 }
 
 /* --- a body of any size --- */
@@ -396,14 +401,19 @@ static int stream_data(void *arg, const char *data, size_t n, struct pt_err *err
 	return PT_OK;
 }
 
-int pt_ctl_stream(struct pt_ctl_api *api, const char *path, int (*on_data)(void *arg, const char *p, size_t n, struct pt_err *err),
-		  void *arg, struct pt_err *err)
+int pt_ctl_stream(struct pt_ctl_api *api, const char *path,
+		  int (*on_data)(void *arg, const char *p, size_t n, struct pt_err *err), void *arg, struct pt_err *err)
 {
 	pt_auto_buf url = PT_BUF_INIT(16384), refusal = PT_BUF_INIT(65536);
 	const char *headers[] = { api->authorization, "Accept-Encoding: zstd", NULL };
 	struct stream s = { .on_data = on_data, .arg = arg, .out = malloc(ZSTD_DStreamOutSize()) };
-	struct pt_http_call http = { .method = "GET", .headers = headers, .out = &refusal, .on_data = stream_data, .arg = &s,
-				     .on_header = stream_header, .stall_timeout_ms = STALL_MS };
+	struct pt_http_call http = { .method = "GET",
+				     .headers = headers,
+				     .out = &refusal,
+				     .on_data = stream_data,
+				     .arg = &s,
+				     .on_header = stream_header,
+				     .stall_timeout_ms = STALL_MS };
 	int rc = s.out ? join_url(api, path, &url, err) : pt_fail_oom(err);
 
 	if (rc >= 0) {

@@ -23,7 +23,10 @@ struct pt_ctl_answer {
 	json_t *doc;        /* parsed; NULL when the answer has no body */
 	int status;
 };
-#define PT_CTL_ANSWER_INIT { .text = PT_BUF_INIT(64u << 20) }
+#define PT_CTL_ANSWER_INIT                                                                                                       \
+	{                                                                                                                        \
+		.text = PT_BUF_INIT(64u << 20)                                                                                   \
+	}
 void pt_ctl_answer_release(struct pt_ctl_answer *a);
 #define pt_auto_answer pt_auto(pt_ctl_answer_release) struct pt_ctl_answer
 
@@ -36,14 +39,17 @@ struct pt_ctl_call {
 	const char *idempotency_key;
 	const struct pt_cancel *cancel;
 };
-int pt_ctl_call(struct pt_ctl_api *api, const struct pt_ctl_call *call, struct pt_ctl_answer *ret, struct pt_err *err) PT_MUSTCHECK;
-int pt_ctl_get_path(struct pt_ctl_api *api, struct pt_ctl_answer *ret, struct pt_err *err, const char *fmt, ...) PT_PRINTF(4, 5) PT_MUSTCHECK;
+int pt_ctl_call(struct pt_ctl_api *api, const struct pt_ctl_call *call, struct pt_ctl_answer *ret,
+		struct pt_err *err) PT_MUSTCHECK;
+int pt_ctl_get_path(struct pt_ctl_api *api, struct pt_ctl_answer *ret, struct pt_err *err, const char *fmt, ...)
+	PT_PRINTF(4, 5) PT_MUSTCHECK;
 /* Repeat for this long from now on: for commands that wait anyway. */
 void pt_ctl_api_patience(struct pt_ctl_api *api, int64_t ms);
 
 /* GET a body of any size, decoded (zstd), in pieces.  Not repeated. */
-int pt_ctl_stream(struct pt_ctl_api *api, const char *path, int (*on_data)(void *arg, const char *p, size_t n, struct pt_err *err),
-		  void *arg, struct pt_err *err) PT_MUSTCHECK;
+int pt_ctl_stream(struct pt_ctl_api *api, const char *path,
+		  int (*on_data)(void *arg, const char *p, size_t n, struct pt_err *err), void *arg,
+		  struct pt_err *err) PT_MUSTCHECK;
 
 /* "/api/v1/agents/" + name, percent-encoded, + rest.  Returns out->p. */
 const char *pt_ctl_path(struct pt_buf *out, const char *collection, const char *name, const char *rest);

@@ -54,7 +54,7 @@ static int decode(const char *p, size_t n, struct pt_buf *scratch, struct pt_cel
 	json_t *j;
 
 	if (!memchr(p, '\\', n)) {
-		*ret = (struct pt_cell){ .p = p + 1, .n = n - 2 };
+		*ret = (struct pt_cell) { .p = p + 1, .n = n - 2 };
 		return PT_OK;
 	}
 	j = json_loadb(p, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
@@ -63,7 +63,7 @@ static int decode(const char *p, size_t n, struct pt_buf *scratch, struct pt_cel
 	pt_buf_clear(scratch);
 	pt_buf_add(scratch, json_string_value(j), json_string_length(j));
 	json_decref(j);
-	*ret = (struct pt_cell){ .p = scratch->p, .n = scratch->len };
+	*ret = (struct pt_cell) { .p = scratch->p, .n = scratch->len };
 	return pt_buf_done(scratch, err);
 }
 
@@ -95,7 +95,7 @@ int pt_cells_next(struct pt_cells *c, struct pt_buf *scratch, struct pt_cell *re
 	if (*p == '"')
 		rc = decode(p, (size_t)(stop - p), scratch, ret, err);
 	else
-		*ret = (struct pt_cell){ .p = p, .n = (size_t)(stop - p), .null = stop - p == 4 && memcmp(p, "null", 4) == 0 };
+		*ret = (struct pt_cell) { .p = p, .n = (size_t)(stop - p), .null = stop - p == 4 && memcmp(p, "null", 4) == 0 };
 	c->p = stop;
 	return rc < 0 ? rc : 1;
 }

@@ -124,11 +124,11 @@ static int fill(const json_t *items, const struct pt_ctl_col *cols, size_t n, st
 
 	pt_assert(n <= PT_COUNT(layout));
 	for (i = 0; i < n; i++)
-		layout[i] = (struct pt_table_col){ cols[i].title, cols[i].right, cols[i].max_width };
+		layout[i] = (struct pt_table_col) { cols[i].title, cols[i].right, cols[i].max_width };
 	rc = pt_table_new(&t, layout, n, false, err);
 	if (rc < 0)
 		return rc;
-	json_array_foreach(items, i, row)
+	json_array_foreach (items, i, row)
 		for (size_t k = 0; k < n; k++) {
 			pt_buf_clear(&cell);
 			show(&cols[k], row, &cell);
@@ -142,8 +142,8 @@ bool pt_ctl_items(const json_t *items, const struct pt_ctl_col *cols, size_t n, 
 	return json_array_size(items) && fill(items, cols, n, out, NULL) >= 0;
 }
 
-int pt_ctl_list(const struct pt_ctl_conf *c, const struct pt_ctl_answer *a, const struct pt_ctl_col *cols, size_t n, const char *empty,
-		struct pt_err *err)
+int pt_ctl_list(const struct pt_ctl_conf *c, const struct pt_ctl_answer *a, const struct pt_ctl_col *cols, size_t n,
+		const char *empty, struct pt_err *err)
 {
 	const json_t *items = json_object_get(a->doc, "items");
 	pt_auto_buf out = PT_BUF_INIT(64u << 20);
@@ -184,7 +184,7 @@ int pt_ctl_act(const struct pt_ctl_conf *c, struct pt_ctl_api *api, const char *
 	pt_auto_answer a = PT_CTL_ANSWER_INIT;
 	char done[1024];
 	va_list ap;
-	int rc = pt_ctl_call(api, &(struct pt_ctl_call){ .method = method, .path = path }, &a, err);
+	int rc = pt_ctl_call(api, &(struct pt_ctl_call) { .method = method, .path = path }, &a, err);
 
 	if (rc < 0)
 		return rc;

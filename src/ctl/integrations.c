@@ -12,19 +12,19 @@ struct conf {
 
 static const char *const credential_types[] = { "FILE", "ENV_VAR", NULL };
 static const struct pt_opt list_opts[] = { PT_CTL_OPTS(struct conf) };
-#define NAME_OPT                                                                                                \
-	PT_O(struct conf, name, "integration", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV, \
+#define NAME_OPT                                                                                                                 \
+	PT_O(struct conf, name, "integration", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV,         \
 	     .value = "NAME", .help = "its name or id")
 static const struct pt_opt one_opts[] = { NAME_OPT, PT_CTL_OPTS(struct conf) };
 static const struct pt_opt test_opts[] = {
 	NAME_OPT,
-	PT_O(struct conf, timeout_ms, "timeout", PT_OPT_DURATION, .flags = PT_OPT_NO_ENV, .def = "60s", .value = "TIME", .min = 1000,
-	     .max = 3600000, .help = "give up after this time"),
+	PT_O(struct conf, timeout_ms, "timeout", PT_OPT_DURATION, .flags = PT_OPT_NO_ENV, .def = "60s", .value = "TIME",
+	     .min = 1000, .max = 3600000, .help = "give up after this time"),
 	PT_CTL_OPTS(struct conf),
 };
 static const struct pt_opt add_opts[] = {
-	PT_O(struct conf, connection_type, "connection-type", PT_OPT_STR, .flags = PT_OPT_REQUIRED | PT_OPT_NO_ENV, .value = "TYPE",
-	     .help = "kind of data source: postgres, sqlite"),
+	PT_O(struct conf, connection_type, "connection-type", PT_OPT_STR, .flags = PT_OPT_REQUIRED | PT_OPT_NO_ENV,
+	     .value = "TYPE", .help = "kind of data source: postgres, sqlite"),
 	PT_O(struct conf, credential_type, "self-hosted-credentials-type", PT_OPT_ENUM, .flags = PT_OPT_REQUIRED | PT_OPT_NO_ENV,
 	     .values = credential_types, .value = "TYPE", .help = "where the agent finds the credentials"),
 	PT_O(struct conf, file_path, "file-path", PT_OPT_STR, .flags = PT_OPT_NO_ENV, .value = "PATH",
@@ -79,23 +79,28 @@ static int add(const struct pt_command *cmd, int argc, char **argv, struct pt_er
 		rc = only_agent(api, &agents, &s.agent, err);
 	if (rc < 0)
 		return rc;
-	body = json_pack("{s:s, s:s, s:s, s:{s:s, s:s}}", "name", s.name, "connection_type", s.connection_type, "agent", s.agent, "credential",
-			 "type", s.credential_type, file ? "file_path" : "env_var_name", file ? s.file_path : s.env_var_name);
-	rc = pt_ctl_call(api, &(struct pt_ctl_call){ .method = "POST", .path = "/api/v1/integrations", .body = body }, &a, err);
+	body = json_pack("{s:s, s:s, s:s, s:{s:s, s:s}}", "name", s.name, "connection_type", s.connection_type, "agent", s.agent,
+			 "credential", "type", s.credential_type, file ? "file_path" : "env_var_name",
+			 file ? s.file_path : s.env_var_name);
+	rc = pt_ctl_call(api, &(struct pt_ctl_call) { .method = "POST", .path = "/api/v1/integrations", .body = body }, &a, err);
 	json_decref(body);
 	if (rc < 0)
 		return rc;
 	if (pt_ctl_json(&s.c))
 		return pt_ctl_out_json(&a, err);
-	return pt_ctl_say(err, "added integration %s (%s)\nNext:\n  postern ctl integrations test %s\n", s.name, pt_ctl_text(a.doc, "id"), s.name);
+	return pt_ctl_say(err, "added integration %s (%s)\nNext:\n  postern ctl integrations test %s\n", s.name,
+			  pt_ctl_text(a.doc, "id"), s.name);
 }
 
 static int list(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
 {
 	static const struct pt_ctl_col cols[] = {
-		{ "NAME", "name" },	     { "TYPE", "connection_type" },
-		{ "AGENT", "agent_name" },   { "CREDENTIALS", "credential.type" },
-		{ "ID", "id" },		     { "CREATED", "created_at", pt_ctl_show_time },
+		{ "NAME", "name" },
+		{ "TYPE", "connection_type" },
+		{ "AGENT", "agent_name" },
+		{ "CREDENTIALS", "credential.type" },
+		{ "ID", "id" },
+		{ "CREATED", "created_at", pt_ctl_show_time },
 	};
 	struct conf s = { 0 };
 	pt_auto(pt_ctl_api_freep) struct pt_ctl_api *api = NULL;
@@ -147,7 +152,7 @@ static int show(const struct pt_command *cmd, int argc, char **argv, struct pt_e
 	return pt_ctl_out(&out, err);
 }
 
-static int delete(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
+static int delete (const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
 {
 	struct conf s = { 0 };
 	pt_auto(pt_ctl_api_freep) struct pt_ctl_api *api = NULL;
@@ -156,7 +161,8 @@ static int delete(const struct pt_command *cmd, int argc, char **argv, struct pt
 
 	if (rc)
 		return rc < 0 ? rc : PT_OK;
-	return pt_ctl_act(&s.c, api, "DELETE", pt_ctl_path(&path, "integrations", s.name, ""), err, "deleted integration %s", s.name);
+	return pt_ctl_act(&s.c, api, "DELETE", pt_ctl_path(&path, "integrations", s.name, ""), err, "deleted integration %s",
+			  s.name);
 }
 
 /* Test: a query that touches no data, through the whole path to the source. */
@@ -177,10 +183,14 @@ static int test(const struct pt_command *cmd, int argc, char **argv, struct pt_e
 		return rc;
 	begin = pt_mono_ms();
 	pt_id_new(key, "test");
-	body = json_pack("{s:s, s:s, s:{s:s}, s:{s:I, s:I}, s:I, s:i, s:i}", "type", "query", "integration", pt_ctl_text(in.doc, "id"), "input", "sql",
-			 "SELECT 1", "limits", "timeout_ms", (json_int_t)s.timeout_ms, "max_rows", (json_int_t)1, "deadline_s",
-			 (json_int_t)((s.timeout_ms + 999) / 1000), "max_attempts", 1, "priority", 9);
-	rc = pt_ctl_call(api, &(struct pt_ctl_call){ .method = "POST", .path = "/api/v1/operations", .body = body, .idempotency_key = key }, &op, err);
+	body = json_pack("{s:s, s:s, s:{s:s}, s:{s:I, s:I}, s:I, s:i, s:i}", "type", "query", "integration",
+			 pt_ctl_text(in.doc, "id"), "input", "sql", "SELECT 1", "limits", "timeout_ms", (json_int_t)s.timeout_ms,
+			 "max_rows", (json_int_t)1, "deadline_s", (json_int_t)((s.timeout_ms + 999) / 1000), "max_attempts", 1,
+			 "priority", 9);
+	rc = pt_ctl_call(
+		api,
+		&(struct pt_ctl_call) { .method = "POST", .path = "/api/v1/operations", .body = body, .idempotency_key = key },
+		&op, err);
 	json_decref(body);
 	if (rc < 0)
 		return rc;
@@ -199,8 +209,10 @@ static int test(const struct pt_command *cmd, int argc, char **argv, struct pt_e
 }
 
 static const char add_text[] =
-	"Tells the gateway that the data source exists and where the agent finds its credentials. The credentials themselves stay in the agent's "
-	"network: a JSON document {\"connect_args\": {\"host\": ..., \"user\": ..., \"password\": ...}} in a file or a variable there.\n\n"
+	"Tells the gateway that the data source exists and where the agent finds its credentials. The credentials themselves "
+	"stay in the agent's "
+	"network: a JSON document {\"connect_args\": {\"host\": ..., \"user\": ..., \"password\": ...}} in a file or a variable "
+	"there.\n\n"
 	"  postern ctl integrations add-self-hosted-credentials-v2 --connection-type postgres \\\n"
 	"      --self-hosted-credentials-type FILE --file-path /etc/secrets/integrations/sales.json --name sales";
 
@@ -210,7 +222,8 @@ const struct pt_command pt_ctl_integrations[] = {
 	PT_CTL_COMMAND("ctl integrations list", list, list_opts, "list integrations"),
 	PT_CTL_COMMAND("ctl integrations show", show, one_opts, "show an integration"),
 	PT_CTL_COMMAND("ctl integrations test", test, test_opts, "ask the data source a question through its agent",
-		       .text = "Prints ok and exits 0, or says what is wrong: no agent, no credentials, no network, a refused password."),
+		       .text = "Prints ok and exits 0, or says what is wrong: no agent, no credentials, no network, a refused "
+			       "password."),
 	PT_CTL_COMMAND("ctl integrations delete", delete, one_opts, "delete an integration"),
 	{ 0 },
 };

@@ -12,14 +12,17 @@ struct conf {
 	int64_t limit;
 };
 
-static const char *const states[] = { "queued", "leased", "running", "succeeded", "failed", "cancelled", "expired", "unknown", NULL };
-#define ID_OPT                                                                                                                 \
-	PT_O(struct conf, id, "operation", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV, .value = "ID", \
-	     .help = "id of the operation")
-#define FILTER(member, nm, val, text) PT_O(struct conf, member, nm, PT_OPT_STR, .flags = PT_OPT_NO_ENV, .value = val, .help = text)
+static const char *const states[] = { "queued",    "leased",  "running", "succeeded", "failed",
+				      "cancelled", "expired", "unknown", NULL };
+#define ID_OPT                                                                                                                   \
+	PT_O(struct conf, id, "operation", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV,             \
+	     .value = "ID", .help = "id of the operation")
+#define FILTER(member, nm, val, text)                                                                                            \
+	PT_O(struct conf, member, nm, PT_OPT_STR, .flags = PT_OPT_NO_ENV, .value = val, .help = text)
 
 static const struct pt_opt list_opts[] = {
-	PT_O(struct conf, state, "state", PT_OPT_ENUM, .flags = PT_OPT_NO_ENV, .values = states, .value = "STATE", .help = "only in this state"),
+	PT_O(struct conf, state, "state", PT_OPT_ENUM, .flags = PT_OPT_NO_ENV, .values = states, .value = "STATE",
+	     .help = "only in this state"),
 	FILTER(agent, "agent", "AGENT", "only of this agent (name or id)"),
 	FILTER(type, "type", "TYPE", "only of this type"),
 	FILTER(before, "before", "ID", "older than this one: the next page"),
@@ -132,7 +135,7 @@ static void show_columns(const json_t *v, struct pt_buf *out)
 	const json_t *c;
 	size_t i;
 
-	json_array_foreach(v, i, c)
+	json_array_foreach (v, i, c)
 		pt_buf_fmt(out, "%s%s %s", i ? ", " : "", pt_ctl_text(c, "name"), pt_ctl_text(c, "type"));
 }
 
@@ -169,8 +172,8 @@ static const struct pt_ctl_col fields[] = {
 static int show(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
 {
 	static const struct pt_ctl_col events[] = {
-		{ "AT", "at", pt_ctl_show_time }, { "EVENT", "event" }, { "ATTEMPT", "attempt", .right = true },
-		{ "INSTANCE", "instance" },	  { "DETAIL", "detail" },
+		{ "AT", "at", pt_ctl_show_time }, { "EVENT", "event" },   { "ATTEMPT", "attempt", .right = true },
+		{ "INSTANCE", "instance" },       { "DETAIL", "detail" },
 	};
 	struct conf s = { 0 };
 	pt_auto(pt_ctl_api_freep) struct pt_ctl_api *api = NULL;
@@ -204,7 +207,8 @@ static int result(const struct pt_command *cmd, int argc, char **argv, struct pt
 	if (rc < 0)
 		return rc;
 	if (!pt_ctl_ended(a.doc)) {
-		(void)pt_fail(err, PT_E_CONFLICT, "the operation is %s: %s", pt_ctl_text(a.doc, "state"), pt_ctl_text(a.doc, "why"));
+		(void)pt_fail(err, PT_E_CONFLICT, "the operation is %s: %s", pt_ctl_text(a.doc, "state"),
+			      pt_ctl_text(a.doc, "why"));
 		return pt_hint(err, "its state: postern ctl operations show %s", s.id);
 	}
 	rc = pt_ctl_outcome(a.doc, err);
@@ -223,7 +227,9 @@ static int cancel(const struct pt_command *cmd, int argc, char **argv, struct pt
 	if (rc)
 		return rc < 0 ? rc : PT_OK;
 	body = s.reason ? json_pack("{s:s}", "reason", s.reason) : json_object();
-	rc = pt_ctl_call(api, &(struct pt_ctl_call){ .method = "POST", .path = pt_ctl_path(&path, "operations", s.id, "/cancel"), .body = body },
+	rc = pt_ctl_call(api,
+			 &(struct pt_ctl_call) {
+				 .method = "POST", .path = pt_ctl_path(&path, "operations", s.id, "/cancel"), .body = body },
 			 &a, err);
 	json_decref(body);
 	if (rc < 0)
@@ -237,10 +243,12 @@ static int cancel(const struct pt_command *cmd, int argc, char **argv, struct pt
 
 /* --- run --- */
 
-#define TEXT(member, nm, val, text)  PT_O(struct pt_ctl_run, member, nm, PT_OPT_STR, .flags = PT_OPT_NO_ENV, .value = val, .help = text)
-#define TEXTS(member, nm, val, text) PT_O(struct pt_ctl_run, member, nm, PT_OPT_STRS, .flags = PT_OPT_NO_ENV, .value = val, .help = text)
-#define FLAG(member, nm, text)	     PT_O(struct pt_ctl_run, member, nm, PT_OPT_BOOL, .flags = PT_OPT_NO_ENV, .help = text)
-#define NUMBER(member, nm, ty, val, least, most, text) \
+#define TEXT(member, nm, val, text)                                                                                              \
+	PT_O(struct pt_ctl_run, member, nm, PT_OPT_STR, .flags = PT_OPT_NO_ENV, .value = val, .help = text)
+#define TEXTS(member, nm, val, text)                                                                                             \
+	PT_O(struct pt_ctl_run, member, nm, PT_OPT_STRS, .flags = PT_OPT_NO_ENV, .value = val, .help = text)
+#define FLAG(member, nm, text) PT_O(struct pt_ctl_run, member, nm, PT_OPT_BOOL, .flags = PT_OPT_NO_ENV, .help = text)
+#define NUMBER(member, nm, ty, val, least, most, text)                                                                           \
 	PT_O(struct pt_ctl_run, member, nm, ty, .flags = PT_OPT_NO_ENV, .value = val, .min = least, .max = most, .help = text)
 
 static const struct pt_opt run_opts[] = {
@@ -253,22 +261,27 @@ static const struct pt_opt run_opts[] = {
 	FLAG(write, "write", "let the statement change data"),
 	NUMBER(timeout_ms, "timeout", PT_OPT_DURATION, "TIME", 1, 604800000, "most run time of one attempt"),
 	NUMBER(max_rows, "max-rows", PT_OPT_INT, "N", 1, INT64_MAX, "stop after so many rows and mark the result as partial"),
-	NUMBER(max_bytes, "max-bytes", PT_OPT_SIZE, "SIZE", 1, INT64_MAX, "stop after so many bytes and mark the result as partial"),
+	NUMBER(max_bytes, "max-bytes", PT_OPT_SIZE, "SIZE", 1, INT64_MAX,
+	       "stop after so many bytes and mark the result as partial"),
 	NUMBER(priority, "priority", PT_OPT_INT, "N", 0, 9, "9 goes first, 0 last; default: 5"),
-	NUMBER(deadline_ms, "deadline", PT_OPT_DURATION, "TIME", 1000, 31536000000, "give up when it has not ended by then; default: 1d"),
+	NUMBER(deadline_ms, "deadline", PT_OPT_DURATION, "TIME", 1000, 31536000000,
+	       "give up when it has not ended by then; default: 1d"),
 	NUMBER(max_attempts, "max-attempts", PT_OPT_INT, "N", 1, 100, "most tries when instances get lost; default: 3"),
 	FLAG(at_most_once, "at-most-once", "never start it twice: when it is not certain what happened it ends as unknown"),
 	TEXT(key, "idempotency-key", "KEY", "repeating the command with this key gives the first operation, not a second one"),
 	TEXTS(labels, "label", "KEY=VALUE", "kept with the operation"),
 	FLAG(wait, "wait", "wait for the end and print the result"),
-	PT_O(struct pt_ctl_run, format, "format", PT_OPT_ENUM, .flags = PT_OPT_NO_ENV, .values = pt_ctl_formats, .value = "FORMAT",
+	PT_O(struct pt_ctl_run, format, "format", PT_OPT_ENUM, .flags = PT_OPT_NO_ENV, .values = pt_ctl_formats,
+	     .value = "FORMAT",
 	     .help = "of the rows: table, jsonl (one JSON array per row) or csv; default: table on a terminal, else jsonl"),
 	PT_CTL_OPTS(struct pt_ctl_run),
 };
 
 static const char run_text[] =
-	"Without --wait it prints the operation's id when the gateway has it on disk. With --wait it shows on a terminal what the operation does or "
-	"waits for, then prints its rows; the exit code tells how it ended. Ctrl-C stops the waiting, not the operation. With -o json the "
+	"Without --wait it prints the operation's id when the gateway has it on disk. With --wait it shows on a terminal what "
+	"the operation does or "
+	"waits for, then prints its rows; the exit code tells how it ended. Ctrl-C stops the waiting, not the operation. With -o "
+	"json the "
 	"operation is printed, and its rows are left to `postern ctl operations result`.\n\n"
 	"  postern ctl operations run --integration sales --sql 'SELECT * FROM orders WHERE day = $1' --param 2026-11-01 --wait\n"
 	"  postern ctl operations run --agent warehouse --type network.tcp --input '{\"host\":\"db\",\"port\":5432}' --wait";
@@ -286,7 +299,9 @@ static int submit(struct pt_ctl_api *api, const struct pt_ctl_run *s, struct pt_
 	}
 	rc = pt_ctl_run_body(s, key, body, err);
 	if (rc >= 0)
-		rc = pt_ctl_call(api, &(struct pt_ctl_call){ .method = "POST", .path = "/api/v1/operations", .body = body, .idempotency_key = key },
+		rc = pt_ctl_call(api,
+				 &(struct pt_ctl_call) {
+					 .method = "POST", .path = "/api/v1/operations", .body = body, .idempotency_key = key },
 				 ret, err);
 	json_decref(body);
 	return rc;
@@ -323,7 +338,8 @@ static int run(const struct pt_command *cmd, int argc, char **argv, struct pt_er
 	}
 	if (!s.agent && !s.integration) {
 		(void)pt_fail(err, PT_E_INVALID, "for which agent or data source?");
-		return pt_hint(err, "--integration NAME (postern ctl integrations list) or --agent NAME (postern ctl agents list)");
+		return pt_hint(err,
+			       "--integration NAME (postern ctl integrations list) or --agent NAME (postern ctl agents list)");
 	}
 	rc = submit(api, &s, &a, err);
 	if (rc < 0)
@@ -333,13 +349,14 @@ static int run(const struct pt_command *cmd, int argc, char **argv, struct pt_er
 		return wait_and_print(api, &s, id, err);
 	if (pt_ctl_json(&s.c))
 		return pt_ctl_out_json(&a, err);
-	fprintf(stderr, "%s%s%s\nSee: postern ctl operations show %s\n", pt_ctl_text(a.doc, "state"), pt_ctl_text(a.doc, "why")[0] ? ": " : "",
-		pt_ctl_text(a.doc, "why"), id);
+	fprintf(stderr, "%s%s%s\nSee: postern ctl operations show %s\n", pt_ctl_text(a.doc, "state"),
+		pt_ctl_text(a.doc, "why")[0] ? ": " : "", pt_ctl_text(a.doc, "why"), id);
 	return pt_ctl_say(err, "%s\n", id);
 }
 
 const struct pt_command pt_ctl_operations[] = {
-	PT_CTL_COMMAND("ctl operations run", run, run_opts, "submit an operation, and wait for its result with --wait", .text = run_text),
+	PT_CTL_COMMAND("ctl operations run", run, run_opts, "submit an operation, and wait for its result with --wait",
+		       .text = run_text),
 	PT_CTL_COMMAND("ctl operations list", list, list_opts, "list operations, newest first"),
 	PT_CTL_COMMAND("ctl operations show", show, id_opts, "show an operation: state, why it waits, timeline"),
 	PT_CTL_COMMAND("ctl operations result", result, result_opts, "write an operation's rows to standard output"),

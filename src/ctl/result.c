@@ -11,8 +11,8 @@ const char *const pt_ctl_formats[] = { "table", "jsonl", "csv", NULL };
 enum { LINE_MAX_BYTES = 64 << 20, FLUSH_BYTES = 64 << 10, TABLE_ROWS = 500, TABLE_BYTES = 1 << 20, COLUMN_WIDTH = 48 };
 
 struct sink {
-	char format;        /* first letter of its name */
-	size_t n;           /* columns */
+	char format; /* first letter of its name */
+	size_t n;    /* columns */
 	struct pt_table *table;
 	size_t table_bytes; /* in rows that are not written yet */
 	struct pt_buf line; /* the start of a row whose end has not come yet */
@@ -40,7 +40,8 @@ static void csv_cell(struct sink *s, size_t column, const struct pt_cell *c)
 		pt_buf_chr(&s->out, ',');
 	if (c->null)
 		return; /* nothing, while an empty string is "" (RFC 4180 leaves this open) */
-	if (c->n && !memchr(c->p, '"', c->n) && !memchr(c->p, ',', c->n) && !memchr(c->p, '\n', c->n) && !memchr(c->p, '\r', c->n)) {
+	if (c->n && !memchr(c->p, '"', c->n) && !memchr(c->p, ',', c->n) && !memchr(c->p, '\n', c->n) &&
+	    !memchr(c->p, '\r', c->n)) {
 		pt_buf_add(&s->out, c->p, c->n);
 		return;
 	}
@@ -145,9 +146,9 @@ static int stream_rows(struct pt_ctl_api *api, const json_t *result, struct sink
 	for (size_t i = 0; i < s->n; i++) {
 		const json_t *c = json_array_get(columns, i);
 
-		cols[i] = (struct pt_table_col){ pt_ctl_text(c, "name"), is_number(pt_ctl_text(c, "type")), COLUMN_WIDTH };
+		cols[i] = (struct pt_table_col) { pt_ctl_text(c, "name"), is_number(pt_ctl_text(c, "type")), COLUMN_WIDTH };
 		if (s->format == 'c')
-			csv_cell(s, i, &(struct pt_cell){ .p = cols[i].title, .n = strlen(cols[i].title) });
+			csv_cell(s, i, &(struct pt_cell) { .p = cols[i].title, .n = strlen(cols[i].title) });
 	}
 	if (s->format == 'c')
 		pt_buf_str(&s->out, "\r\n");
@@ -196,7 +197,9 @@ static void tell(const json_t *result, bool rows)
 int pt_ctl_result(struct pt_ctl_api *api, const json_t *op, const char *format, struct pt_err *err)
 {
 	const json_t *result = json_object_get(op, "result"), *doc = json_object_get(result, "document");
-	struct sink s = { .line = PT_BUF_INIT(LINE_MAX_BYTES), .out = PT_BUF_INIT(64u << 20), .cell = PT_BUF_INIT(LINE_MAX_BYTES) };
+	struct sink s = { .line = PT_BUF_INIT(LINE_MAX_BYTES),
+			  .out = PT_BUF_INIT(64u << 20),
+			  .cell = PT_BUF_INIT(LINE_MAX_BYTES) };
 	int rc = PT_OK;
 
 	if (!json_object_size(json_object_get(result, "body"))) {

@@ -17,8 +17,8 @@ int pt_ctl_secret_place(const char *path, struct pt_err *err)
 	return access(dir.p, W_OK) == 0 ? PT_OK : pt_fail_sys(err, PT_E_DENIED, "cannot write to folder '%s'", dir.p);
 }
 
-int pt_ctl_secret_give(const struct pt_ctl_conf *c, struct pt_ctl_api *api, const struct pt_ctl_answer *a, const struct pt_buf *secret,
-		       const char *path, const char *collection, const char *id, struct pt_err *err)
+int pt_ctl_secret_give(const struct pt_ctl_conf *c, struct pt_ctl_api *api, const struct pt_ctl_answer *a,
+		       const struct pt_buf *secret, const char *path, const char *collection, const char *id, struct pt_err *err)
 {
 	pt_auto_buf url = PT_BUF_INIT(8192);
 	pt_auto_answer gone = PT_CTL_ANSWER_INIT;
@@ -28,7 +28,8 @@ int pt_ctl_secret_give(const struct pt_ctl_conf *c, struct pt_ctl_api *api, cons
 	if (!path && pt_ctl_json(c))
 		return pt_ctl_out_json(a, err);
 	if (!path) {
-		fprintf(stderr, "This is shown once; keep it where only its user can read it. Revoke it with: postern ctl %s revoke %s\n",
+		fprintf(stderr,
+			"This is shown once; keep it where only its user can read it. Revoke it with: postern ctl %s revoke %s\n",
 			collection, id);
 		return pt_ctl_out(secret, err);
 	}
@@ -38,7 +39,7 @@ int pt_ctl_secret_give(const struct pt_ctl_conf *c, struct pt_ctl_api *api, cons
 	if (rc >= 0)
 		return pt_ctl_say(err, "%s written to %s\n", id, path);
 	(void)pt_ctl_path(&url, collection, id, "");
-	if (pt_ctl_call(api, &(struct pt_ctl_call){ .method = "DELETE", .path = url.p }, &gone, &late) < 0)
+	if (pt_ctl_call(api, &(struct pt_ctl_call) { .method = "DELETE", .path = url.p }, &gone, &late) < 0)
 		return pt_hint(err, "its secret is lost: postern ctl %s revoke %s", collection, id);
 	return pt_hint(err, "%s was revoked again", id);
 }

@@ -8,6 +8,7 @@
 int pt_ctl_secret_place(const char *path, struct pt_err *err) PT_MUSTCHECK;
 /* Write secret to path (mode 0600), or show it with a warning.  When it cannot be written, what was made is revoked again (DELETE
  * of collection/id), since nobody would know its secret. */
-int pt_ctl_secret_give(const struct pt_ctl_conf *c, struct pt_ctl_api *api, const struct pt_ctl_answer *a, const struct pt_buf *secret,
-		       const char *path, const char *collection, const char *id, struct pt_err *err) PT_MUSTCHECK;
+int pt_ctl_secret_give(const struct pt_ctl_conf *c, struct pt_ctl_api *api, const struct pt_ctl_answer *a,
+		       const struct pt_buf *secret, const char *path, const char *collection, const char *id,
+		       struct pt_err *err) PT_MUSTCHECK;
 #endif

@@ -92,9 +92,15 @@ static int run_login(const struct pt_command *cmd, int argc, char **argv, struct
 	if (rc < 0)
 		return rc;
 	/* the token counts before it is kept: what is stored works */
-	rc = pt_ctl_api_open(&api, &(struct pt_ctl_target){ .url = s.c.target.url, .token = token.p, .ca = s.c.target.ca,
-				.config = s.c.target.config, .https_proxy = s.c.target.https_proxy, .http_proxy = s.c.target.http_proxy,
-				.no_proxy = s.c.target.no_proxy }, err);
+	rc = pt_ctl_api_open(&api,
+			     &(struct pt_ctl_target) { .url = s.c.target.url,
+						       .token = token.p,
+						       .ca = s.c.target.ca,
+						       .config = s.c.target.config,
+						       .https_proxy = s.c.target.https_proxy,
+						       .http_proxy = s.c.target.http_proxy,
+						       .no_proxy = s.c.target.no_proxy },
+			     err);
 	if (rc >= 0)
 		rc = pt_ctl_get_path(api, &a, err, "/api/v1/whoami");
 	if (rc >= 0)
@@ -104,8 +110,8 @@ static int run_login(const struct pt_command *cmd, int argc, char **argv, struct
 		return rc;
 	if (pt_ctl_json(&s.c))
 		return pt_ctl_out_json(&a, err);
-	return pt_ctl_say(err, "logged in to %s as %s (%s of account %s); stored in %s\n", pt_ctl_api_url(api), pt_ctl_text(a.doc, "name"),
-			  pt_ctl_text(a.doc, "role"), pt_ctl_text(a.doc, "account_name"), path.p);
+	return pt_ctl_say(err, "logged in to %s as %s (%s of account %s); stored in %s\n", pt_ctl_api_url(api),
+			  pt_ctl_text(a.doc, "name"), pt_ctl_text(a.doc, "role"), pt_ctl_text(a.doc, "account_name"), path.p);
 }
 
 static const struct pt_opt common_opts[] = { PT_CTL_OPTS(struct pt_ctl_one) };
@@ -115,7 +121,8 @@ static const struct pt_opt common_opts[] = { PT_CTL_OPTS(struct pt_ctl_one) };
 static int run_whoami(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
 {
 	static const struct pt_ctl_col cols[] = {
-		{ "user", "name" }, { "user id", "user" }, { "role", "role" }, { "account", "account_name" }, { "account id", "account" },
+		{ "user", "name" },          { "user id", "user" }, { "role", "role" }, { "account", "account_name" },
+		{ "account id", "account" },
 	};
 	struct pt_ctl_one s = { 0 };
 	pt_auto(pt_ctl_api_freep) struct pt_ctl_api *api = NULL;
@@ -135,12 +142,13 @@ static int run_whoami(const struct pt_command *cmd, int argc, char **argv, struc
 	return pt_ctl_out(&out, err);
 }
 
-static const char login_text[] =
-	"Checks the token with the gateway and stores URL, token and CA file, readable by you alone. The token comes from --token-file, "
-	"from POSTERN_API_TOKEN, from standard input, or is asked for on the terminal without showing it. A stored token is sent to "
-	"the gateway it was stored for and to no other.\n\n"
-	"  postern ctl login --url https://gateway.example.com --token-file owner-token\n"
-	"  vault read -field=token secret/postern | postern ctl login --url https://gateway.example.com";
+static const char login_text[] = "Checks the token with the gateway and stores URL, token and CA file, readable by you alone. "
+				 "The token comes from --token-file, "
+				 "from POSTERN_API_TOKEN, from standard input, or is asked for on the terminal without showing "
+				 "it. A stored token is sent to "
+				 "the gateway it was stored for and to no other.\n\n"
+				 "  postern ctl login --url https://gateway.example.com --token-file owner-token\n"
+				 "  vault read -field=token secret/postern | postern ctl login --url https://gateway.example.com";
 
 static const struct pt_command commands[] = {
 	PT_CTL_COMMAND("ctl login", run_login, common_opts, "log in to a gateway and remember it", .text = login_text),
@@ -149,7 +157,9 @@ static const struct pt_command commands[] = {
 	{ .name = "ctl tokens", .summary = "API tokens of users", .sub = pt_ctl_tokens },
 	{ .name = "ctl agents", .summary = "registered agents", .sub = pt_ctl_agents },
 	{ .name = "ctl keys", .summary = "credentials of agents", .sub = pt_ctl_keys },
-	{ .name = "ctl integrations", .summary = "data sources, and where the agent finds their credentials", .sub = pt_ctl_integrations },
+	{ .name = "ctl integrations",
+	  .summary = "data sources, and where the agent finds their credentials",
+	  .sub = pt_ctl_integrations },
 	{ .name = "ctl operations", .summary = "run work next to the data, and follow it", .sub = pt_ctl_operations },
 	{ 0 },
 };
@@ -157,7 +167,8 @@ static const struct pt_command commands[] = {
 const struct pt_command pt_cmd_ctl = {
 	.name = "ctl",
 	.summary = "talk to a gateway: agents, keys, integrations, operations",
-	.text = "Every command prints a table for people, or with -o json the API's answer for programs. Errors are on standard error and say "
+	.text = "Every command prints a table for people, or with -o json the API's answer for programs. Errors are on standard "
+		"error and say "
 		"what to do next.",
 	.sub = commands,
 };

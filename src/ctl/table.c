@@ -4,9 +4,9 @@
 
 struct pt_table {
 	const struct pt_table_col *cols;
-	size_t n, filled;     /* columns; cells in the current row */
-	bool rule, fixed;     /* widths are decided and the titles written */
-	struct pt_buf cells;  /* pending cells, printable, each ended by NUL */
+	size_t n, filled;    /* columns; cells in the current row */
+	bool rule, fixed;    /* widths are decided and the titles written */
+	struct pt_buf cells; /* pending cells, printable, each ended by NUL */
 	size_t rows;
 	size_t width[];
 };
@@ -72,11 +72,11 @@ static const struct {
 	unsigned first, last;
 	unsigned char width;
 } widths[] = {
-	{ 0x300, 0x36f, 0 },	 { 0x483, 0x489, 0 },	  { 0x591, 0x5bd, 0 },	   { 0x610, 0x61a, 0 },	    { 0x64b, 0x65f, 0 },
-	{ 0x1100, 0x115f, 2 },	 { 0x1ab0, 0x1aff, 0 },	  { 0x1dc0, 0x1dff, 0 },   { 0x200b, 0x200f, 0 },   { 0x202a, 0x202e, 0 },
-	{ 0x2060, 0x2064, 0 },	 { 0x20d0, 0x20ff, 0 },	  { 0x2e80, 0x303e, 2 },   { 0x3041, 0xa4cf, 2 },   { 0xa960, 0xa97c, 2 },
-	{ 0xac00, 0xd7a3, 2 },	 { 0xf900, 0xfaff, 2 },	  { 0xfe00, 0xfe0f, 0 },   { 0xfe20, 0xfe2f, 0 },   { 0xfe30, 0xfe6f, 2 },
-	{ 0xfeff, 0xfeff, 0 },	 { 0xff00, 0xff60, 2 },	  { 0xffe0, 0xffe6, 2 },   { 0x1f300, 0x1f64f, 2 }, { 0x1f900, 0x1f9ff, 2 },
+	{ 0x300, 0x36f, 0 },     { 0x483, 0x489, 0 },   { 0x591, 0x5bd, 0 },   { 0x610, 0x61a, 0 },     { 0x64b, 0x65f, 0 },
+	{ 0x1100, 0x115f, 2 },   { 0x1ab0, 0x1aff, 0 }, { 0x1dc0, 0x1dff, 0 }, { 0x200b, 0x200f, 0 },   { 0x202a, 0x202e, 0 },
+	{ 0x2060, 0x2064, 0 },   { 0x20d0, 0x20ff, 0 }, { 0x2e80, 0x303e, 2 }, { 0x3041, 0xa4cf, 2 },   { 0xa960, 0xa97c, 2 },
+	{ 0xac00, 0xd7a3, 2 },   { 0xf900, 0xfaff, 2 }, { 0xfe00, 0xfe0f, 0 }, { 0xfe20, 0xfe2f, 0 },   { 0xfe30, 0xfe6f, 2 },
+	{ 0xfeff, 0xfeff, 0 },   { 0xff00, 0xff60, 2 }, { 0xffe0, 0xffe6, 2 }, { 0x1f300, 0x1f64f, 2 }, { 0x1f900, 0x1f9ff, 2 },
 	{ 0x20000, 0x3fffd, 2 },
 };
 
@@ -131,7 +131,8 @@ void pt_text_printable(struct pt_buf *out, const char *s, size_t n)
 	for (size_t i = 0; i < n;) {
 		int len = pt_utf8_len(s + i, n - i);
 		unsigned c = len ? decode(s + i, len) : (unsigned char)s[i];
-		bool bidi = (c >= 0x202a && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069); /* would reorder what stands around it */
+		bool bidi =
+			(c >= 0x202a && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069); /* would reorder what stands around it */
 
 		if (c == '\n' || c == '\t' || c == '\r')
 			pt_buf_fmt(out, "\\%c", c == '\n' ? 'n' : c == '\t' ? 't' : 'r');

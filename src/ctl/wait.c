@@ -118,9 +118,10 @@ int pt_ctl_outcome(const json_t *op, struct pt_err *err)
 		pt_error_doc_to(&doc, err);
 		pt_shape_release(&pt_error_doc_shape, &doc);
 	} else {
-		(void)pt_fail(err, strcmp(state, "cancelled") == 0 ? PT_E_CANCELLED
-			      : strcmp(state, "expired") == 0	   ? PT_E_DEADLINE
-								   : PT_E_INTERNAL,
+		(void)pt_fail(err,
+			      strcmp(state, "cancelled") == 0 ? PT_E_CANCELLED
+			      : strcmp(state, "expired") == 0 ? PT_E_DEADLINE
+							      : PT_E_INTERNAL,
 			      "%s", why[0] ? why : state);
 	}
 	(void)pt_err_wrap(err, err->code, "operation %s", state);
