@@ -470,11 +470,10 @@ static int run_demo(const struct pt_command *cmd, int argc, char **argv, struct 
 const struct pt_command pt_cmd_demo = {
 	.name = "demo",
 	.summary = "gateway, agent and a query on this machine, in one command",
-	.text = "Starts a gateway and an agent as two processes on the loopback address, makes a SQLite database of the packages "
-		"of this machine, "
-		"and runs a query on it through the whole path. Then it tells what to try next and runs until Ctrl-C. Everything "
-		"is kept in one "
-		"folder; a second start goes on with it.",
+	.text = "Starts a gateway and an agent as two processes on the loopback address, makes a SQLite database\n"
+		"of the packages of this machine, and runs a query on it through the whole path. Then it tells\n"
+		"what to try next and runs until Ctrl-C. Everything is kept in one folder; a second start goes on\n"
+		"with it.",
 	.opts = opts,
 	.n_opts = PT_COUNT(opts),
 	.run = run_demo,

@@ -19,13 +19,13 @@ static const struct pt_opt id_opts[] = {
 static const struct pt_opt user_create_opts[] = {
 	PT_O(struct conf, name, "name", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV, .value = "NAME",
 	     .help = "name of the user"),
-	PT_O(struct conf, role, "role", PT_OPT_ENUM, .flags = PT_OPT_NO_ENV, .def = "viewer", .values = roles, .value = "ROLE",
+	PT_O(struct conf, role, "role", PT_OPT_ENUM, .flags = PT_OPT_NO_ENV, .def = "viewer", .values = roles,
 	     .help = "viewer sees, operator also runs operations, owner also manages agents, keys and users"),
 	PT_CTL_OPTS(struct conf),
 };
 static const struct pt_opt token_create_opts[] = {
 	PT_O(struct conf, user, "user", PT_OPT_STR, .flags = PT_OPT_NO_ENV, .value = "USER",
-	     .help = "id of the user; default: yourself"),
+	     .help = "name or id of the user; default: yourself"),
 	PT_O(struct conf, name, "name", PT_OPT_STR, .flags = PT_OPT_NO_ENV, .def = "ctl", .value = "NAME",
 	     .help = "what it is for"),
 	PT_O(struct conf, expires_ms, "expires", PT_OPT_DURATION, .flags = PT_OPT_NO_ENV, .value = "TIME",
@@ -95,7 +95,7 @@ static int users_create(const struct pt_command *cmd, int argc, char **argv, str
 		return pt_ctl_out_json(&a, err);
 	return pt_ctl_say(
 		err, "created user %s (%s) with role %s\nNext:\n  postern ctl tokens create --user %s --output-file %s.token\n",
-		s.name, pt_ctl_text(a.doc, "id"), s.role, pt_ctl_text(a.doc, "id"), s.name);
+		s.name, pt_ctl_text(a.doc, "id"), s.role, s.name, s.name);
 }
 
 static int users_delete(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
@@ -120,7 +120,6 @@ static int tokens_list(const struct pt_command *cmd, int argc, char **argv, stru
 		{ "USER", "user" },
 		{ "CREATED", "created_at", pt_ctl_show_time },
 		{ "EXPIRES", "expires_at", pt_ctl_show_time },
-		{ "LAST USED", "last_used_at", pt_ctl_show_time },
 	};
 
 	return list(cmd, argc, argv, "/api/v1/tokens", cols, PT_COUNT(cols), "no tokens", err);

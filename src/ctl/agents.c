@@ -20,7 +20,7 @@ static const struct pt_opt agent_opts[] = { AGENT_OPT, PT_CTL_OPTS(struct conf) 
 static const struct pt_opt create_opts[] = {
 	PT_O(struct conf, name, "name", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV, .value = "NAME",
 	     .help = "name of the agent, for people"),
-	PT_O(struct conf, kind, "kind", PT_OPT_ENUM, .flags = PT_OPT_NO_ENV, .def = "generic", .values = kinds, .value = "KIND",
+	PT_O(struct conf, kind, "kind", PT_OPT_ENUM, .flags = PT_OPT_NO_ENV, .def = "generic", .values = kinds,
 	     .help = "what it does"),
 	PT_CTL_OPTS(struct conf),
 };
@@ -99,13 +99,14 @@ static int agents_show(const struct pt_command *cmd, int argc, char **argv, stru
 		{ "enabled", "enabled", pt_ctl_show_yes },
 		{ "created", "created_at", pt_ctl_show_time },
 		{ "connected", "instances", show_connected },
+		{ "last seen", "last_seen_at", pt_ctl_show_time },
 	};
 	static const struct pt_ctl_col instances[] = {
 		{ "INSTANCE", "id" },
 		{ "HOST", "hostname" },
 		{ "VERSION", "version" },
 		{ "SLOTS", "slots", .right = true },
-		{ "LEASED", "leased", .right = true },
+		{ "BUSY", "holding", .right = true },
 		{ "DRAINING", "draining", pt_ctl_show_yes },
 		{ "SINCE", "connected_at", pt_ctl_show_time },
 		{ "LAST SEEN", "last_seen_at", pt_ctl_show_time },
@@ -237,8 +238,6 @@ static int keys_list(const struct pt_command *cmd, int argc, char **argv, struct
 		{ "NAME", "name" },
 		{ "CREATED", "created_at", pt_ctl_show_time },
 		{ "EXPIRES", "expires_at", pt_ctl_show_time },
-		{ "LAST USED", "last_used_at", pt_ctl_show_time },
-		{ "REVOKED", "revoked_at", pt_ctl_show_time },
 	};
 	struct conf s = { 0 };
 	pt_auto(pt_ctl_api_freep) struct pt_ctl_api *api = NULL;
@@ -265,9 +264,10 @@ static int keys_revoke(const struct pt_command *cmd, int argc, char **argv, stru
 }
 
 const struct pt_command pt_ctl_keys[] = {
-	PT_CTL_COMMAND("ctl keys create", keys_create, key_create_opts, "make a key for an agent; its secret is shown once",
-		       .text = "Several keys of an agent may be valid at once: make the new one, restart the agent with it, "
-			       "revoke the old one."),
+	PT_CTL_COMMAND(
+		"ctl keys create", keys_create, key_create_opts, "make a key for an agent; its secret is shown once",
+		.text = "Several keys of an agent may be valid at once: make the new one, restart the agent with it, revoke\n"
+			"the old one."),
 	PT_CTL_COMMAND("ctl keys list", keys_list, key_list_opts, "list an agent's keys (never their secret)"),
 	PT_CTL_COMMAND("ctl keys revoke", keys_revoke, key_opts, "end a key; it fails with the next request"),
 	{ 0 },

@@ -38,7 +38,7 @@ extern const char *const pt_ctl_outputs[];
 
 #define PT_CTL_OPTS(st)                                                                                                          \
 	PT_O(st, c.output, "output", PT_OPT_ENUM, .letter = 'o', .flags = PT_OPT_NO_ENV, .def = "table",                         \
-	     .values = pt_ctl_outputs, .value = "FORMAT", .help = "table for people, json for programs: the API's own answer"),  \
+	     .values = pt_ctl_outputs, .help = "table for people, json for programs: the API's own answer"),                     \
 		PT_CTL_TARGET_OPTS(st)
 
 #define PT_CTL_COMMAND(nm, fn, opt_rows, sum, ...)                                                                               \

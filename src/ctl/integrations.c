@@ -26,7 +26,7 @@ static const struct pt_opt add_opts[] = {
 	PT_O(struct conf, connection_type, "connection-type", PT_OPT_STR, .flags = PT_OPT_REQUIRED | PT_OPT_NO_ENV,
 	     .value = "TYPE", .help = "kind of data source: postgres, sqlite"),
 	PT_O(struct conf, credential_type, "self-hosted-credentials-type", PT_OPT_ENUM, .flags = PT_OPT_REQUIRED | PT_OPT_NO_ENV,
-	     .values = credential_types, .value = "TYPE", .help = "where the agent finds the credentials"),
+	     .values = credential_types, .help = "where the agent finds the credentials"),
 	PT_O(struct conf, file_path, "file-path", PT_OPT_STR, .flags = PT_OPT_NO_ENV, .value = "PATH",
 	     .help = "FILE: path as the agent sees it, below /etc/secrets/integrations unless the agent allows others"),
 	PT_O(struct conf, env_var_name, "env-var-name", PT_OPT_STR, .flags = PT_OPT_NO_ENV, .value = "NAME",
@@ -92,12 +92,18 @@ static int add(const struct pt_command *cmd, int argc, char **argv, struct pt_er
 			  pt_ctl_text(a.doc, "id"), s.name);
 }
 
+/* Its agent by name, where the gateway tells it. */
+static void show_agent(const json_t *in, struct pt_buf *out)
+{
+	pt_ctl_show_text(json_object_get(in, json_object_get(in, "agent_name") ? "agent_name" : "agent"), out);
+}
+
 static int list(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
 {
 	static const struct pt_ctl_col cols[] = {
 		{ "NAME", "name" },
 		{ "TYPE", "connection_type" },
-		{ "AGENT", "agent_name" },
+		{ "AGENT", "", show_agent },
 		{ "CREDENTIALS", "credential.type" },
 		{ "ID", "id" },
 		{ "CREATED", "created_at", pt_ctl_show_time },
@@ -128,8 +134,7 @@ static int show(const struct pt_command *cmd, int argc, char **argv, struct pt_e
 		{ "name", "name" },
 		{ "id", "id" },
 		{ "connection type", "connection_type" },
-		{ "agent", "agent_name" },
-		{ "agent id", "agent" },
+		{ "agent", "", show_agent },
 		{ "credentials", "credential.type" },
 		{ "file", "credential.file_path" },
 		{ "variable", "credential.env_var_name" },
@@ -209,12 +214,13 @@ static int test(const struct pt_command *cmd, int argc, char **argv, struct pt_e
 }
 
 static const char add_text[] =
-	"Tells the gateway that the data source exists and where the agent finds its credentials. The credentials themselves "
-	"stay in the agent's "
-	"network: a JSON document {\"connect_args\": {\"host\": ..., \"user\": ..., \"password\": ...}} in a file or a variable "
-	"there.\n\n"
+	"Tells the gateway that the data source exists and where the agent finds its credentials. The\n"
+	"credentials themselves stay in the agent's network: a JSON document {\"connect_args\": {…}} in a\n"
+	"file or a variable there, with the arguments that the connection type takes.\n"
+	"\n"
 	"  postern ctl integrations add-self-hosted-credentials-v2 --connection-type postgres \\\n"
-	"      --self-hosted-credentials-type FILE --file-path /etc/secrets/integrations/sales.json --name sales";
+	"      --self-hosted-credentials-type FILE --name sales \\\n"
+	"      --file-path /etc/secrets/integrations/sales.json";
 
 const struct pt_command pt_ctl_integrations[] = {
 	PT_CTL_COMMAND("ctl integrations add-self-hosted-credentials-v2", add, add_opts,

@@ -21,8 +21,7 @@ static const char *const states[] = { "queued",    "leased",  "running", "succee
 	PT_O(struct conf, member, nm, PT_OPT_STR, .flags = PT_OPT_NO_ENV, .value = val, .help = text)
 
 static const struct pt_opt list_opts[] = {
-	PT_O(struct conf, state, "state", PT_OPT_ENUM, .flags = PT_OPT_NO_ENV, .values = states, .value = "STATE",
-	     .help = "only in this state"),
+	PT_O(struct conf, state, "state", PT_OPT_ENUM, .flags = PT_OPT_NO_ENV, .values = states, .help = "only in this state"),
 	FILTER(agent, "agent", "AGENT", "only of this agent (name or id)"),
 	FILTER(type, "type", "TYPE", "only of this type"),
 	FILTER(before, "before", "ID", "older than this one: the next page"),
@@ -38,7 +37,7 @@ static const struct pt_opt cancel_opts[] = {
 };
 static const struct pt_opt result_opts[] = {
 	ID_OPT,
-	PT_O(struct conf, format, "format", PT_OPT_ENUM, .flags = PT_OPT_NO_ENV, .values = pt_ctl_formats, .value = "FORMAT",
+	PT_O(struct conf, format, "format", PT_OPT_ENUM, .flags = PT_OPT_NO_ENV, .values = pt_ctl_formats,
 	     .help = "table, jsonl (one JSON array per row) or csv; default: table on a terminal, else jsonl"),
 	PT_CTL_OPTS(struct conf),
 };
@@ -272,19 +271,20 @@ static const struct pt_opt run_opts[] = {
 	TEXTS(labels, "label", "KEY=VALUE", "kept with the operation"),
 	FLAG(wait, "wait", "wait for the end and print the result"),
 	PT_O(struct pt_ctl_run, format, "format", PT_OPT_ENUM, .flags = PT_OPT_NO_ENV, .values = pt_ctl_formats,
-	     .value = "FORMAT",
 	     .help = "of the rows: table, jsonl (one JSON array per row) or csv; default: table on a terminal, else jsonl"),
 	PT_CTL_OPTS(struct pt_ctl_run),
 };
 
 static const char run_text[] =
-	"Without --wait it prints the operation's id when the gateway has it on disk. With --wait it shows on a terminal what "
-	"the operation does or "
-	"waits for, then prints its rows; the exit code tells how it ended. Ctrl-C stops the waiting, not the operation. With -o "
-	"json the "
-	"operation is printed, and its rows are left to `postern ctl operations result`.\n\n"
-	"  postern ctl operations run --integration sales --sql 'SELECT * FROM orders WHERE day = $1' --param 2026-11-01 --wait\n"
-	"  postern ctl operations run --agent warehouse --type network.tcp --input '{\"host\":\"db\",\"port\":5432}' --wait";
+	"Without --wait it prints the operation's id as soon as the gateway has it on disk. With --wait\n"
+	"it shows on a terminal what the operation does or waits for, then prints its rows; the exit code\n"
+	"tells how it ended. Ctrl-C stops the waiting, not the operation. With -o json the operation is\n"
+	"printed, and its rows are left to `postern ctl operations result`.\n"
+	"\n"
+	"  postern ctl operations run --integration sales --wait \\\n"
+	"      --sql 'SELECT * FROM orders WHERE day = $1' --param 2026-11-01\n"
+	"  postern ctl operations run --agent warehouse --wait \\\n"
+	"      --type network.tcp --input '{\"host\": \"db\", \"port\": 5432}'";
 
 static int submit(struct pt_ctl_api *api, const struct pt_ctl_run *s, struct pt_ctl_answer *ret, struct pt_err *err)
 {

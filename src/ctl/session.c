@@ -142,13 +142,14 @@ static int run_whoami(const struct pt_command *cmd, int argc, char **argv, struc
 	return pt_ctl_out(&out, err);
 }
 
-static const char login_text[] = "Checks the token with the gateway and stores URL, token and CA file, readable by you alone. "
-				 "The token comes from --token-file, "
-				 "from POSTERN_API_TOKEN, from standard input, or is asked for on the terminal without showing "
-				 "it. A stored token is sent to "
-				 "the gateway it was stored for and to no other.\n\n"
-				 "  postern ctl login --url https://gateway.example.com --token-file owner-token\n"
-				 "  vault read -field=token secret/postern | postern ctl login --url https://gateway.example.com";
+static const char login_text[] =
+	"Checks the token with the gateway and stores URL, token and CA file, readable by you alone. The\n"
+	"token comes from --token-file, from POSTERN_API_TOKEN, from standard input, or is asked for on\n"
+	"the terminal without showing it. A stored token is sent to the gateway it was stored for and to\n"
+	"no other.\n"
+	"\n"
+	"  postern ctl login --url https://gateway.example.com --token-file owner-token\n"
+	"  vault read -field=token secret/postern | postern ctl login --url https://gateway.example.com";
 
 static const struct pt_command commands[] = {
 	PT_CTL_COMMAND("ctl login", run_login, common_opts, "log in to a gateway and remember it", .text = login_text),
@@ -167,8 +168,7 @@ static const struct pt_command commands[] = {
 const struct pt_command pt_cmd_ctl = {
 	.name = "ctl",
 	.summary = "talk to a gateway: agents, keys, integrations, operations",
-	.text = "Every command prints a table for people, or with -o json the API's answer for programs. Errors are on standard "
-		"error and say "
-		"what to do next.",
+	.text = "Every command prints a table for people, or with -o json the API's answer for programs. Errors\n"
+		"are on standard error and say what to do next.",
 	.sub = commands,
 };
