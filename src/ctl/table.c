@@ -154,16 +154,17 @@ static void spaces(struct pt_buf *out, size_t n)
 		pt_buf_chr(out, ' ');
 }
 
-/* One cell padded to its column; last: no blanks at the end of the line. */
+/* One cell padded to its column; last: no blanks at the end of the line.  A cell of a later row may be wider than its column: then the
+ * line is crooked, but what it says is true. */
 static void put(const struct pt_table *t, size_t col, const char *s, struct pt_buf *out)
 {
-	size_t n = strlen(s), width = t->width[col], w, bytes = fit(s, n, width, &w);
+	size_t n = strlen(s), width = t->width[col], most = t->cols[col].max_width, w, bytes = fit(s, n, most ? most : SIZE_MAX, &w);
 	bool cut = bytes < n;
 
 	if (cut)
-		bytes = fit(s, n, width - 1, &w); /* a width is never 0 */
+		bytes = fit(s, n, most - 1, &w);
 	w += cut;
-	if (t->cols[col].right)
+	if (t->cols[col].right && w < width)
 		spaces(out, width - w);
 	pt_buf_add(out, s, bytes);
 	if (cut)
@@ -171,7 +172,7 @@ static void put(const struct pt_table *t, size_t col, const char *s, struct pt_b
 	if (col + 1 == t->n)
 		pt_buf_chr(out, '\n');
 	else
-		spaces(out, (t->cols[col].right ? 0 : width - w) + 2);
+		spaces(out, (!t->cols[col].right && w < width ? width - w : 0) + 2);
 }
 
 static void fix_widths(struct pt_table *t, struct pt_buf *out)
@@ -179,9 +180,7 @@ static void fix_widths(struct pt_table *t, struct pt_buf *out)
 	const char *s = t->cells.p;
 
 	for (size_t i = 0; i < t->n; i++) {
-		size_t w = pt_text_width(t->cols[i].title, strlen(t->cols[i].title));
-
-		t->width[i] = w ? w : 1;
+		t->width[i] = pt_text_width(t->cols[i].title, strlen(t->cols[i].title));
 	}
 	for (size_t r = 0; r < t->rows; r++)
 		for (size_t i = 0; i < t->n; i++, s += strlen(s) + 1) {

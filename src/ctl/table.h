@@ -17,8 +17,8 @@ void pt_table_free(struct pt_table *t);
 PT_DEFINE_CLEANUP(struct pt_table *, pt_table_free)
 /* The next cell of the current row; a row is complete after n cells.  NULL text is shown as NULL (an empty cell is ""). */
 void pt_table_cell(struct pt_table *t, const char *text, size_t len);
-/* Append what was added since the last call.  The first call fixes the widths by the rows known so far (and writes the titles);
- * later rows are cut to them.  So a result of any size needs memory for the rows between two calls only. */
+/* Append what was added since the last call.  The first call fixes the widths by the rows known so far and writes the titles; a later
+ * cell that is wider stands out of its column.  So a result of any size needs memory for the rows between two calls only. */
 int pt_table_write(struct pt_table *t, struct pt_buf *out, struct pt_err *err) PT_MUSTCHECK;
 size_t pt_table_pending(const struct pt_table *t); /* rows not written yet */
 
