@@ -460,6 +460,7 @@ static void test_requests(void)
 	ok(strstr(b.p, "HTTP/1.1 429") && strstr(b.p, "Retry-After: 1\r\n") && strstr(b.p, "\"retryable\":true"), "429");
 	ask("GET /error/unavailable HTTP/1.1\r\nHost: a\r\n\r\n", &b, "}}");
 	ok(strstr(b.p, "HTTP/1.1 503") && strstr(b.p, "Retry-After: 1\r\n"), "503");
+	wait_until(3000, (pt_http_server_stats(srv, &st), st.connections == 0));
 	count = atomic_load(&done_count);
 	ask("GET /hello HTTP/1.1\r\nHost: a\r\n\r\n", &b, "hello");
 	ok(wait_until(2000, atomic_load(&done_count) == count + 1 && atomic_load(&done_status) == 200 && atomic_load(&done_bytes) == 6),

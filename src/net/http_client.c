@@ -1,0 +1,537 @@
+/* The HTTP client: libcurl's multi interface with one transfer at a time, so that our own poll can watch the cancel token and
+ * the stall limit beside the sockets.  Used by one thread; the connections stay in the multi handle for the next call. */
+#include "net/http_client_priv.h"
+#include "base/clock.h"
+#include <ctype.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <strings.h>
+
+enum {
+	CONNECT_TIMEOUT_MS = 10000,
+	RECV_BUFFER = 32 * 1024,
+	SEND_BUFFER = 64 * 1024,
+	KEEPALIVE_S = 30,
+	DNS_CACHE_S = 10,
+	KEPT_CONNECTIONS = 8,
+	REDIRECTS = 5,
+};
+
+struct pt_http_client {
+	CURLM *multi;
+	CURL *easy;
+	struct pt_trust trust;
+	char *https_proxy, *http_proxy, *no_proxy, *user_agent;
+	int64_t connect_timeout_ms;
+};
+
+/* One call while it runs. */
+struct run {
+	struct pt_http_client *c;
+	struct pt_http_call *call;
+	int64_t moved_ms;         /* when the last byte moved */
+	int failed;               /* a callback's refusal: its code, with the error in err */
+	struct pt_err err, refused; /* refused: the last address that allow_address did not like */
+	const char *proxy;        /* "" = direct */
+	char text[CURL_ERROR_SIZE];
+};
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static CURLcode global;
+
+static void init_once(void)
+{
+	global = curl_global_init(CURL_GLOBAL_DEFAULT);
+}
+
+/* --- NO_PROXY --- */
+
+/* libcurl (7.86 and newer) takes host names with their subdomains, a leading dot, and address ranges for hosts that are written as
+ * addresses.  We add "*.domain", "*" within a list, and white space around the items. */
+static char *no_proxy_normal(const char *s)
+{
+	pt_auto_buf b = PT_BUF_INIT(65536);
+
+	while (s && *s) {
+		size_t n = strcspn(s, ", \t\r\n");
+
+		if (n == 1 && *s == '*') {
+			pt_buf_clear(&b);
+			pt_buf_chr(&b, '*');
+			break;
+		}
+		if (n) {
+			bool star = n > 2 && s[0] == '*' && s[1] == '.';
+
+			if (b.len)
+				pt_buf_chr(&b, ',');
+			pt_buf_add(&b, s + star, n - star);
+		}
+		s += n;
+		s += *s != '\0';
+	}
+	return b.bad ? NULL : pt_buf_detach(&b, NULL);
+}
+
+int pt_http_client_new(struct pt_http_client **ret, const struct pt_http_client_conf *conf, struct pt_err *err)
+{
+	pt_auto(pt_http_client_freep) struct pt_http_client *c = calloc(1, sizeof(*c));
+	const char *const proxies[] = { conf->https_proxy, conf->http_proxy };
+	int rc;
+
+	pthread_once(&once, init_once);
+	if (!c || global)
+		return pt_fail_oom(err);
+	rc = pt_trust_init(&c->trust, conf->ca, err);
+	if (rc < 0)
+		return rc;
+	for (size_t i = 0; i < PT_COUNT(proxies); i++) {
+		struct pt_url u;
+
+		if (!proxies[i] || !*proxies[i] || !strstr(proxies[i], "://"))
+			continue;
+		rc = pt_url_parse(proxies[i], &u, err);
+		if (rc == 0 && strcmp(u.scheme, "http") != 0 && strcmp(u.scheme, "https") != 0 && strncmp(u.scheme, "socks", 5) != 0)
+			rc = pt_fail(err, PT_E_INVALID, "proxy scheme '%s' is not known", u.scheme);
+		if (rc < 0) {
+			pt_err_wrap(err, rc, i ? "HTTP_PROXY" : "HTTPS_PROXY");
+			return pt_hint(err, "write it as http://user:password@host:port, special characters in the password percent-encoded");
+		}
+	}
+	c->https_proxy = strdup(conf->https_proxy ? conf->https_proxy : "");
+	c->http_proxy = strdup(conf->http_proxy ? conf->http_proxy : "");
+	c->no_proxy = no_proxy_normal(conf->no_proxy);
+	c->user_agent = strdup(conf->user_agent ? conf->user_agent : "postern");
+	c->connect_timeout_ms = conf->connect_timeout_ms ? conf->connect_timeout_ms : CONNECT_TIMEOUT_MS;
+	c->multi = curl_multi_init();
+	c->easy = curl_easy_init();
+	if (!c->https_proxy || !c->http_proxy || !c->no_proxy || !c->user_agent || !c->multi || !c->easy)
+		return pt_fail_oom(err);
+	curl_multi_setopt(c->multi, CURLMOPT_MAXCONNECTS, (long)KEPT_CONNECTIONS);
+	*ret = pt_steal(&c);
+	return PT_OK;
+}
+
+void pt_http_client_free(struct pt_http_client *c)
+{
+	char **secret[] = { c ? &c->https_proxy : NULL, c ? &c->http_proxy : NULL };
+
+	if (!c)
+		return;
+	curl_easy_cleanup(c->easy);
+	curl_multi_cleanup(c->multi);
+	pt_trust_release(&c->trust);
+	for (size_t i = 0; i < PT_COUNT(secret); i++) {
+		if (*secret[i])
+			explicit_bzero(*secret[i], strlen(*secret[i]));
+		free(*secret[i]);
+	}
+	free(c->no_proxy);
+	free(c->user_agent);
+	free(c);
+}
+
+/* --- libcurl's callbacks --- */
+
+static size_t on_write(char *data, size_t size, size_t n, void *arg)
+{
+	struct run *run = arg;
+	struct pt_http_call *call = run->call;
+	int rc = PT_OK;
+
+	n *= size;
+	if (call->on_data && call->status / 100 == 2) {
+		rc = call->on_data(call->arg, data, n, &run->err);
+	} else if (call->out) {
+		pt_buf_add(call->out, data, n);
+		rc = pt_buf_done(call->out, &run->err);
+		if (rc == PT_E_TOO_LARGE)
+			pt_fail(&run->err, PT_E_TOO_LARGE, "the response has more than %zu bytes", call->out->max - 1);
+	}
+	run->moved_ms = pt_mono_ms();
+	run->failed = rc < 0 ? rc : run->failed;
+	return rc < 0 ? 0 : n;
+}
+
+static size_t on_read(char *buf, size_t size, size_t n, void *arg)
+{
+	struct run *run = arg;
+	ssize_t got = run->call->read(run->call->arg, buf, size * n);
+
+	run->moved_ms = pt_mono_ms();
+	if (got >= 0)
+		return (size_t)got;
+	run->failed = pt_cancel_check(run->call->cancel, &run->err);
+	if (!run->failed)
+		run->failed = pt_fail(&run->err, PT_E_IO, "the request's body could not be read to its end");
+	return CURL_READFUNC_ABORT;
+}
+
+static int on_seek(void *arg, curl_off_t offset, int origin)
+{
+	struct run *run = arg;
+
+	if (offset || origin != SEEK_SET || !run->call->rewind || run->call->rewind(run->call->arg) < 0)
+		return CURL_SEEKFUNC_FAIL;
+	return CURL_SEEKFUNC_OK;
+}
+
+static void retry_after(struct pt_http_call *call, const char *v)
+{
+	char *end;
+	long long s = strtoll(v, &end, 10);
+	time_t at;
+
+	if (end > v && !*end) {
+		call->retry_after_ms = s < 0 ? 0 : s > 86400 ? 86400000 : s * 1000;
+		return;
+	}
+	at = curl_getdate(v, NULL);
+	if (at < 0)
+		return;
+	call->retry_after_ms = (int64_t)at * 1000 - pt_wall_ms();
+	if (call->retry_after_ms < 0)
+		call->retry_after_ms = 0;
+}
+
+static size_t on_header(char *data, size_t size, size_t n, void *arg)
+{
+	struct run *run = arg;
+	struct pt_http_call *call = run->call;
+	char line[8192], *v, *end;
+
+	n *= size;
+	run->moved_ms = pt_mono_ms();
+	if (n >= sizeof(line))
+		return n; /* longer than anything we look at */
+	memcpy(line, data, n);
+	line[n] = '\0';
+	for (end = line + n; end > line && isspace((unsigned char)end[-1]);)
+		*--end = '\0';
+	if (strncmp(line, "HTTP/", 5) == 0) {
+		/* A new response: after a redirect, a 100 or an authentication.  Only the last one counts. */
+		v = strchr(line, ' ');
+		call->status = v ? (int)strtol(v, NULL, 10) : 0;
+		call->retry_after_ms = -1;
+		call->content_type[0] = '\0';
+		return n;
+	}
+	v = strchr(line, ':');
+	if (!v)
+		return n;
+	*v++ = '\0';
+	while (*v == ' ' || *v == '\t')
+		v++;
+	for (char *p = line; *p; p++)
+		*p = (char)tolower((unsigned char)*p);
+	if (strcmp(line, "retry-after") == 0)
+		retry_after(call, v);
+	else if (strcmp(line, "content-type") == 0)
+		snprintf(call->content_type, sizeof(call->content_type), "%s", v);
+	if (call->on_header)
+		call->on_header(call->arg, line, v);
+	return n;
+}
+
+static curl_socket_t on_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
+{
+	struct run *run = arg;
+
+	if (run->call->allow_address && run->call->allow_address(run->call->allow_arg, &a->addr, &run->refused) < 0)
+		return CURL_SOCKET_BAD;
+	return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+}
+
+/* --- setting up --- */
+
+static bool has_header(const char *const *headers, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (; headers && *headers; headers++)
+		if (strncasecmp(*headers, name, n) == 0 && (*headers)[n] == ':')
+			return true;
+	return false;
+}
+
+static int headers_of(const struct pt_http_call *call, struct curl_slist **ret, struct pt_err *err)
+{
+	/* No "Expect: 100-continue": it costs a round trip, or a second when the server ignores it. */
+	struct curl_slist *list = curl_slist_append(NULL, "Expect:"), *more;
+	bool good = list != NULL;
+
+	if (good && !has_header(call->headers, "Content-Type"))
+		good = (more = curl_slist_append(list, "Content-Type:")) && (list = more);
+	for (const char *const *h = call->headers; good && h && *h; h++) {
+		if (strpbrk(*h, "\r\n")) {
+			curl_slist_free_all(list);
+			return pt_fail(err, PT_E_INVALID, "a request header has a line break");
+		}
+		good = (more = curl_slist_append(list, *h)) && (list = more);
+	}
+	if (!good) {
+		curl_slist_free_all(list);
+		return pt_fail_oom(err);
+	}
+	*ret = list;
+	return PT_OK;
+}
+
+static void set_body(struct run *run, CURL *e)
+{
+	const struct pt_http_call *call = run->call;
+	const char *m = call->method;
+	bool no_body = !call->body && !call->read;
+
+	if (call->read) {
+		curl_easy_setopt(e, CURLOPT_UPLOAD, 1L);
+		curl_easy_setopt(e, CURLOPT_INFILESIZE_LARGE, (curl_off_t)call->body_size);
+		curl_easy_setopt(e, CURLOPT_READFUNCTION, on_read);
+		curl_easy_setopt(e, CURLOPT_READDATA, run);
+		curl_easy_setopt(e, CURLOPT_SEEKFUNCTION, on_seek);
+		curl_easy_setopt(e, CURLOPT_SEEKDATA, run);
+		if (strcmp(m, "PUT") != 0)
+			curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, m);
+	} else if (call->body || strcmp(m, "POST") == 0 || strcmp(m, "PUT") == 0 || strcmp(m, "PATCH") == 0) {
+		curl_easy_setopt(e, CURLOPT_POST, 1L);
+		curl_easy_setopt(e, CURLOPT_POSTFIELDS, no_body ? "" : call->body);
+		curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, no_body ? 0 : (curl_off_t)call->body_size);
+		if (strcmp(m, "POST") != 0)
+			curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, m);
+	} else if (strcmp(m, "HEAD") == 0) {
+		curl_easy_setopt(e, CURLOPT_NOBODY, 1L);
+	} else if (strcmp(m, "GET") != 0) {
+		curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, m);
+	}
+}
+
+static void set_up(struct run *run, CURL *e, struct curl_slist *headers)
+{
+	struct pt_http_client *c = run->c;
+	const struct pt_http_call *call = run->call;
+
+	curl_easy_reset(e);
+	pt_trust_apply(&c->trust, e);
+	curl_easy_setopt(e, CURLOPT_URL, call->url);
+	curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
+	curl_easy_setopt(e, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
+	curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+	curl_easy_setopt(e, CURLOPT_USERAGENT, c->user_agent);
+	curl_easy_setopt(e, CURLOPT_HTTPHEADER, headers);
+	/* Both are always set, so that libcurl never reads the environment itself. */
+	curl_easy_setopt(e, CURLOPT_PROXY, run->proxy);
+	curl_easy_setopt(e, CURLOPT_NOPROXY, c->no_proxy);
+	curl_easy_setopt(e, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+	curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(e, CURLOPT_QUICK_EXIT, 1L); /* a cancel does not wait for a name server that does not answer */
+	curl_easy_setopt(e, CURLOPT_ERRORBUFFER, run->text);
+	curl_easy_setopt(e, CURLOPT_BUFFERSIZE, (long)RECV_BUFFER);
+	curl_easy_setopt(e, CURLOPT_UPLOAD_BUFFERSIZE, (long)SEND_BUFFER);
+	curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L);
+	curl_easy_setopt(e, CURLOPT_TCP_KEEPIDLE, (long)KEEPALIVE_S);
+	curl_easy_setopt(e, CURLOPT_TCP_KEEPINTVL, (long)KEEPALIVE_S);
+	curl_easy_setopt(e, CURLOPT_DNS_CACHE_TIMEOUT, (long)DNS_CACHE_S);
+	curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)c->connect_timeout_ms);
+	if (call->timeout_ms > 0)
+		curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)call->timeout_ms);
+	if (call->basic_user) {
+		curl_easy_setopt(e, CURLOPT_HTTPAUTH, CURLAUTH_BASIC);
+		curl_easy_setopt(e, CURLOPT_USERNAME, call->basic_user);
+		curl_easy_setopt(e, CURLOPT_PASSWORD, call->basic_password ? call->basic_password : "");
+	}
+	if (call->follow) {
+		curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 1L);
+		curl_easy_setopt(e, CURLOPT_MAXREDIRS, (long)REDIRECTS);
+	}
+	/* A kept connection was allowed by another rule, or would be used a second time when it turns out closed. */
+	if (call->allow_address || call->once)
+		curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, 1L);
+	curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, on_socket);
+	curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, run);
+	curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_write);
+	curl_easy_setopt(e, CURLOPT_WRITEDATA, run);
+	curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, on_header);
+	curl_easy_setopt(e, CURLOPT_HEADERDATA, run);
+	set_body(run, e);
+}
+
+/* --- running --- */
+
+/* 0 when libcurl has finished (*ret_code), < 0 when the call was ended from our side. */
+static int drive(struct run *run, CURLcode *ret_code, struct pt_err *err)
+{
+	const struct pt_http_call *call = run->call;
+	struct curl_waitfd wake = { .fd = call->cancel ? call->cancel->fd : -1, .events = CURL_WAIT_POLLIN };
+	int running = 1;
+
+	for (;;) {
+		CURLMcode mc = curl_multi_perform(run->c->multi, &running);
+		int wait_ms = 1000, rc;
+
+		if (!mc && !running)
+			break;
+		rc = pt_cancel_check(call->cancel, err);
+		if (rc < 0)
+			return rc;
+		if (call->stall_timeout_ms > 0) {
+			int64_t left = run->moved_ms + call->stall_timeout_ms - pt_mono_ms();
+
+			if (left <= 0)
+				return pt_fail(err, PT_E_TIMEOUT, "no byte has come or gone for %lld ms", (long long)call->stall_timeout_ms);
+			wait_ms = left < wait_ms ? (int)left : wait_ms;
+		}
+		if (!mc)
+			mc = curl_multi_poll(run->c->multi, &wake, call->cancel ? 1 : 0, pt_cancel_wait_ms(call->cancel, wait_ms), NULL);
+		if (mc)
+			return pt_fail(err, PT_E_INTERNAL, "libcurl: %s", curl_multi_strerror(mc));
+	}
+	for (CURLMsg *m; (m = curl_multi_info_read(run->c->multi, &running));)
+		if (m->msg == CURLMSG_DONE)
+			*ret_code = m->data.result;
+	return PT_OK;
+}
+
+static void results(struct pt_http_call *call, CURL *e)
+{
+	curl_off_t dns = 0, connect = 0, tls = 0, first = 0, total = 0;
+	char *ip = NULL;
+
+	curl_easy_getinfo(e, CURLINFO_NAMELOOKUP_TIME_T, &dns);
+	curl_easy_getinfo(e, CURLINFO_CONNECT_TIME_T, &connect);
+	curl_easy_getinfo(e, CURLINFO_APPCONNECT_TIME_T, &tls);
+	curl_easy_getinfo(e, CURLINFO_STARTTRANSFER_TIME_T, &first);
+	curl_easy_getinfo(e, CURLINFO_TOTAL_TIME_T, &total);
+	call->dns_us = dns;
+	call->connect_us = connect > dns ? connect - dns : 0;
+	call->tls_us = tls > connect ? tls - connect : 0;
+	call->ttfb_us = first;
+	call->total_us = total;
+	if (curl_easy_getinfo(e, CURLINFO_PRIMARY_IP, &ip) == CURLE_OK && ip)
+		snprintf(call->peer, sizeof(call->peer), "%s", ip);
+}
+
+/* status 0: it was not reached, text says why. */
+static int proxy_fail(struct pt_err *err, long status, const char *text)
+{
+	char native[12];
+
+	if (!status) {
+		pt_fail(err, PT_E_PROXY, "proxy: %s", text);
+		return pt_hint(err, "check HTTPS_PROXY/HTTP_PROXY, and NO_PROXY for hosts that are reached directly");
+	}
+	pt_fail(err, PT_E_PROXY, "the proxy refused the connection with status %ld", status);
+	snprintf(native, sizeof(native), "%ld", status);
+	pt_native(err, native);
+	if (status == 407)
+		return pt_hint(err, "the proxy wants a login: put user:password into HTTPS_PROXY (http://user:password@host:port)");
+	return pt_hint(err, "the proxy could not or must not reach this host and port: ask its owner, or add the host to NO_PROXY");
+}
+
+static const struct {
+	CURLcode curl;
+	enum pt_code code;
+} codes[] = {
+	{ CURLE_COULDNT_RESOLVE_HOST, PT_E_HOST_UNKNOWN },
+	{ CURLE_COULDNT_RESOLVE_PROXY, PT_E_PROXY },
+	{ CURLE_PROXY, PT_E_PROXY },
+	{ CURLE_COULDNT_CONNECT, PT_E_CONNECT },
+	{ CURLE_INTERFACE_FAILED, PT_E_CONNECT },
+	{ CURLE_SSL_CONNECT_ERROR, PT_E_TLS },
+	{ CURLE_PEER_FAILED_VERIFICATION, PT_E_TLS },
+	{ CURLE_SSL_CERTPROBLEM, PT_E_TLS },
+	{ CURLE_SSL_CIPHER, PT_E_TLS },
+	{ CURLE_SSL_CACERT_BADFILE, PT_E_TLS },
+	{ CURLE_SSL_ISSUER_ERROR, PT_E_TLS },
+	{ CURLE_OPERATION_TIMEDOUT, PT_E_TIMEOUT },
+	{ CURLE_GOT_NOTHING, PT_E_CONNECTION_LOST },
+	{ CURLE_SEND_ERROR, PT_E_CONNECTION_LOST },
+	{ CURLE_RECV_ERROR, PT_E_CONNECTION_LOST },
+	{ CURLE_PARTIAL_FILE, PT_E_CONNECTION_LOST },
+	{ CURLE_SEND_FAIL_REWIND, PT_E_CONNECTION_LOST },
+	{ CURLE_URL_MALFORMAT, PT_E_INVALID },
+	{ CURLE_UNSUPPORTED_PROTOCOL, PT_E_PROTOCOL }, /* a redirect, or an answer that is not HTTP: the URL was checked */
+	{ CURLE_TOO_MANY_REDIRECTS, PT_E_PROTOCOL },
+	{ CURLE_WEIRD_SERVER_REPLY, PT_E_PROTOCOL },
+	{ CURLE_OUT_OF_MEMORY, PT_E_INTERNAL },
+};
+
+/* Was it the proxy that could not be reached?  libcurl names in its text whom it tried. */
+static bool names_proxy(const struct run *run)
+{
+	struct pt_url u;
+	char where[300];
+
+	if (!run->proxy[0] || pt_url_parse(run->proxy, &u, NULL) < 0)
+		return false;
+	snprintf(where, sizeof(where), " %s port %u ", u.host, u.port);
+	return strstr(run->text, where) != NULL;
+}
+
+static int explain(struct run *run, CURLcode rc, const struct pt_url *u, struct pt_err *err)
+{
+	const char *text = run->text[0] ? run->text : curl_easy_strerror(rc);
+	enum pt_code code = PT_E_PROTOCOL;
+	long connect_status = 0;
+
+	for (size_t i = 0; i < PT_COUNT(codes); i++)
+		if (codes[i].curl == rc)
+			code = codes[i].code;
+	curl_easy_getinfo(run->c->easy, CURLINFO_HTTP_CONNECTCODE, &connect_status);
+	if (connect_status && connect_status / 100 != 2)
+		return proxy_fail(err, connect_status, text);
+	if (code == PT_E_CONNECT && run->refused.code) {
+		*err = run->refused;
+		return err->code;
+	}
+	if (code == PT_E_PROXY || (code == PT_E_CONNECT && names_proxy(run)))
+		return proxy_fail(err, 0, text);
+	if (code == PT_E_TLS)
+		return pt_trust_fail(&run->c->trust, u->host, text, err);
+	pt_fail(err, code, "%s:%u: %s", u->host, u->port, text);
+	if (code == PT_E_HOST_UNKNOWN)
+		pt_hint(err, "check the name and this machine's DNS; behind a proxy, HTTPS_PROXY must be set");
+	else if (code == PT_E_CONNECT || (code == PT_E_TIMEOUT && !run->call->status))
+		pt_hint(err, "is a firewall in the path, or must a proxy be used (HTTPS_PROXY)?");
+	return code;
+}
+
+int pt_http_do(struct pt_http_client *c, struct pt_http_call *call, struct pt_err *err)
+{
+	struct run run = { .c = c, .call = call, .moved_ms = pt_mono_ms() };
+	struct curl_slist *headers = NULL;
+	CURLcode code = CURLE_OK;
+	struct pt_err own = { 0 };
+	struct pt_url u;
+	int rc;
+
+	err = err ? err : &own;
+	call->status = 0;
+	call->retry_after_ms = -1;
+	call->content_type[0] = call->peer[0] = '\0';
+	call->ttfb_us = call->connect_us = call->tls_us = call->dns_us = call->total_us = 0;
+	rc = pt_url_parse(call->url, &u, err);
+	if (rc == 0 && strcmp(u.scheme, "http") != 0 && strcmp(u.scheme, "https") != 0)
+		rc = pt_fail(err, PT_E_INVALID, "URL: only http:// and https:// are possible, not %s://", u.scheme);
+	rc = rc < 0 ? rc : pt_cancel_check(call->cancel, err);
+	rc = rc < 0 ? rc : headers_of(call, &headers, err);
+	if (rc < 0)
+		return rc;
+	run.proxy = strcmp(u.scheme, "https") == 0 ? c->https_proxy : c->http_proxy;
+	set_up(&run, c->easy, headers);
+	curl_multi_add_handle(c->multi, c->easy);
+	rc = drive(&run, &code, err);
+	results(call, c->easy);
+	if (rc == 0 && run.failed) {
+		*err = run.err;
+		rc = run.failed;
+	} else if (rc == 0 && code) {
+		rc = explain(&run, code, &u, err);
+	} else if (rc == 0 && call->status == 407 && run.proxy[0]) {
+		rc = proxy_fail(err, 407, "");
+	}
+	curl_multi_remove_handle(c->multi, c->easy); /* closes the connection when the call did not end by itself */
+	curl_easy_setopt(c->easy, CURLOPT_ERRORBUFFER, NULL);
+	curl_slist_free_all(headers);
+	explicit_bzero(&u, sizeof(u));
+	return rc;
+}
