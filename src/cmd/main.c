@@ -1,6 +1,7 @@
 /* The program: a table of commands, and what becomes of their errors. */
 #include "cmd/cmd.h"
 #include "ctl/ctl.h"
+#include "agent/agent.h"
 #include "gateway/gateway.h"
 #include "config.h"
 #include <signal.h>
@@ -9,7 +10,7 @@
 enum { EXIT_USAGE = 64, EXIT_EPIPE = 128 + SIGPIPE }; /* sysexits.h; what a shell says when SIGPIPE ends a program */
 
 static const struct pt_command *const parts[] = {
-	&pt_cmd_demo, &pt_cmd_gateway, &pt_cmd_ctl, &pt_cmd_help, &pt_cmd_version,
+	&pt_cmd_demo, &pt_cmd_gateway, &pt_cmd_agent, &pt_cmd_ctl, &pt_cmd_help, &pt_cmd_version,
 };
 static struct pt_command table[PT_COUNT(parts) + 1]; /* filled by main(): rows of other files are no constants to the compiler */
 static const struct pt_command root = {
