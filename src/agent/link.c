@@ -183,7 +183,7 @@ static void copy_text(char *to, size_t size, const char *from)
 }
 
 /* What the answer says beside leases, cancels and drops. */
-static void note(struct pt_agent *a, const struct pt_exchange_response *r)
+static bool note(struct pt_agent *a, const struct pt_exchange_response *r)
 {
 	struct pt_link *l = &a->link;
 	int64_t skew = r->server_time - pt_wall_ms(), before;
@@ -211,6 +211,7 @@ static void note(struct pt_agent *a, const struct pt_exchange_response *r)
 		pt_info("the gateway orders a drain");
 		pt_agent_order_drain(a);
 	}
+	return say_enabled || say_drain;
 }
 
 /* True when the answer told something that we did not know. */
@@ -261,8 +262,8 @@ static int exchange(struct pt_agent *a, struct pt_http_client *client, int at, b
 		rc = pt_err_wrap(err, pt_shape_parse(&pt_exchange_response_shape, out.p, out.len, &r, err), "the gateway's answer");
 	if (rc == 0) {
 		pt_slots_told(a, &q.released);
-		note(a, &r);
-		*ret_news = apply(a, &r) || a->counts.leases != leases || q.released.n;
+		*ret_news = note(a, &r);
+		*ret_news |= apply(a, &r) || a->counts.leases != leases || q.released.n;
 	}
 	pt_shape_release(&pt_exchange_request_shape, &q);
 	pt_shape_release(&pt_exchange_response_shape, &r);

@@ -202,6 +202,8 @@ static int decode_object(const struct pt_shape *sh, const json_t *j, void *out, 
 		const struct pt_field *f = pt_shape_field(sh, key);
 		int rc;
 
+		if (!f && sh->open)
+			continue;
 		if (!f)
 			return pt_fail(err, PT_E_INVALID, "unknown member '%.60s' in %s", key, sh->name);
 		if (json_is_null(value) && (f->type != PT_T_JSON || f->flags & (PT_OBJECT | PT_STRING_MAP)))

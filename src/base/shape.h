@@ -66,9 +66,11 @@ struct pt_shape {
 	size_t size;
 	const struct pt_field *fields;
 	size_t n;
+	bool open; /* unknown members are passed over: for answers, whose sender may be newer than their reader */
 };
 #define PT_F(st, member, ty, fl, ...) { .name = #member, .type = (ty), .offset = offsetof(st, member), .flags = (fl), ##__VA_ARGS__ }
 #define PT_SHAPE(nm, st, arr)         { .name = (nm), .size = sizeof(st), .fields = (arr), .n = PT_COUNT(arr) }
+#define PT_SHAPE_OPEN(nm, st, arr)    { .name = (nm), .size = sizeof(st), .fields = (arr), .n = PT_COUNT(arr), .open = true }
 
 /* Read a JSON object into a zeroed struct.  On failure the struct is released and zeroed, err names the member
  * ("priority: expected an integer, got a string").  Does not keep j. */

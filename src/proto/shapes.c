@@ -100,7 +100,7 @@ static const struct pt_field lease_fields[] = {
 	PT_F(struct pt_lease, credential, PT_T_SHAPE, 0, .sub = &pt_credential_ref_shape,
 	     .help = "of the integration: where the agent finds the secret"),
 };
-const struct pt_shape pt_lease_shape = PT_SHAPE("lease", struct pt_lease, lease_fields);
+const struct pt_shape pt_lease_shape = PT_SHAPE_OPEN("lease", struct pt_lease, lease_fields);
 
 static const struct pt_field holding_fields[] = {
 	PT_F(struct pt_holding, operation, PT_T_ID, PT_REQUIRED, .help = "operation id"),
@@ -158,7 +158,7 @@ static const struct pt_field exchange_response_fields[] = {
 	PT_F(struct pt_exchange_response, agent_name, PT_T_STR, 0, .max = NAME_MAX_BYTES, .help = "the agent's name"),
 };
 const struct pt_shape pt_exchange_response_shape =
-	PT_SHAPE("exchange response", struct pt_exchange_response, exchange_response_fields);
+	PT_SHAPE_OPEN("exchange response", struct pt_exchange_response, exchange_response_fields);
 
 static const struct pt_field result_head_fields[] = {
 	PT_F(struct pt_result_head, instance, PT_T_ID, PT_REQUIRED, .help = "id of the agent's process that ran the attempt"),
@@ -191,4 +191,4 @@ static const struct pt_field result_response_fields[] = {
 	PT_F(struct pt_result_response, leases, PT_T_LIST, 0, .max = ATTEMPTS_MAX, .sub = &pt_lease_shape,
 	     .help = "attempts to run in the slot that became free"),
 };
-const struct pt_shape pt_result_response_shape = PT_SHAPE("result response", struct pt_result_response, result_response_fields);
+const struct pt_shape pt_result_response_shape = PT_SHAPE_OPEN("result response", struct pt_result_response, result_response_fields);
