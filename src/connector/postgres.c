@@ -664,6 +664,10 @@ static int take(struct pg_conn *c, PGresult *res, struct pt_err *err)
 {
 	int rc;
 
+	if (c->copy && PQresultStatus(res) == PGRES_COPY_OUT) {
+		c->copying = true;
+		return 0;
+	}
 	switch (PQresultStatus(res)) {
 	case PGRES_SINGLE_TUPLE:
 		return add_row(c, res, err);
@@ -676,11 +680,6 @@ static int take(struct pg_conn *c, PGresult *res, struct pt_err *err)
 		c->running = false;
 		return pt_fail(err, PT_E_INVALID, "the statement is empty");
 	case PGRES_COPY_OUT:
-		if (c->copy) {
-			c->copying = true;
-			return 0;
-		}
-		/* fall through */
 	case PGRES_COPY_IN:
 	case PGRES_COPY_BOTH:
 		(void)pt_fail(err, PT_E_UNSUPPORTED, "COPY from or to the client is not possible here");
