@@ -43,9 +43,10 @@ static int run(char **argv, const char *file, struct pt_err *err)
 		return rc;
 	getrusage(RUSAGE_SELF, &ru);
 	double seconds = (double)(pt_mono_ns() - start) / 1e9;
+	double cpu = (double)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) + (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6;
 
-	printf("{\"rows\":%lld,\"bytes\":%lld,\"seconds\":%.3f,\"rows_per_s\":%.0f,\"max_rss_kib\":%ld}\n", (long long)st.rows,
-	       (long long)st.bytes, seconds, (double)st.rows / seconds, ru.ru_maxrss);
+	printf("{\"rows\":%lld,\"bytes\":%lld,\"seconds\":%.3f,\"rows_per_s\":%.0f,\"cpu_s\":%.3f,\"max_rss_kib\":%ld}\n", (long long)st.rows,
+	       (long long)st.bytes, seconds, (double)st.rows / seconds, cpu, ru.ru_maxrss);
 	return PT_OK;
 }
 

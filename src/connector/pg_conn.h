@@ -23,6 +23,7 @@ struct pg_conn {
 	bool active;              /* inside our transaction */
 	bool running;             /* the server is at work for us: an early end needs a cancel */
 	bool write;
+	bool copy, copying, copy_head; /* sent as COPY; its data are being read; their header was seen */
 	const struct pt_cancel *cancel;
 	struct pg_col *cols;
 	size_t n_cols;

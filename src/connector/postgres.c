@@ -2,7 +2,8 @@
  *
  * A statement costs two round trips before its rows: BEGIN, the time limit, Parse and Describe go out together (pipeline), then
  * Bind and Execute.  Rows come in libpq's single-row mode, in binary when all columns' types are known, else as text (libpq has one
- * format for all columns).  A read-only statement ends with ROLLBACK, so that no SET of its stays in the session; a writing one
+ * format for all columns).  A plain SELECT without parameters is sent as COPY (…) TO STDOUT instead: the same bytes per value, at
+ * half of the client's work per row, since libpq makes no result object of each.  A read-only statement ends with ROLLBACK, so that no SET of its stays in the session; a writing one
  * with COMMIT, once its rows were read to the end.  No setting is changed outside of the transaction.
  *
  * Cancel and deadline: every wait is a poll on the socket and the token.  The cancel request goes to the server from a thread of its
@@ -10,11 +11,12 @@
 #include "connector/pg_conn.h"
 #include "base/clock.h"
 #include "connector/value_text.h"
-#include <math.h>
+#include <arpa/inet.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <strings.h>
 #include <sys/eventfd.h>
 
 enum { END_MS = 5000, COMMIT_MS = 60000, TIMEOUT_GRACE_MS = 500, PARAMS_TEXT_MAX = 64 << 20, MAX_PARAMS = 65535 };
@@ -183,7 +185,7 @@ static bool drain(struct pg_conn *c)
 				PQfreemem(copy);
 			else if (n < 0)
 				break;
-			else if (!PQconsumeInput(c->db) || pt_cancel_poll(NULL, PQsocket(c->db), POLLIN, END_MS, &ignored) < 0)
+			else if (pt_cancel_poll(NULL, PQsocket(c->db), POLLIN, END_MS, &ignored) < 0 || !PQconsumeInput(c->db))
 				return false;
 		}
 	}
@@ -490,6 +492,36 @@ static int prepare(struct pg_conn *c, const char *sql, PGresult **ret_desc, stru
 	return rc;
 }
 
+/* May the statement be put into COPY (…) TO STDOUT?  It was parsed by itself before, so that it cannot break out of the parentheses;
+ * what may stand there besides is not tried. */
+static bool copyable(const struct pg_conn *c, const char *sql)
+{
+	static const char *const words[] = { "SELECT", "WITH", "VALUES", "TABLE" };
+
+	/* not every server that speaks the protocol has it: Redshift says 8.0, CockroachDB says who it is */
+	if (c->write || !c->n_cols || strchr(sql, ';') || PQserverVersion(c->db) < 120000 || PQparameterStatus(c->db, "crdb_version"))
+		return false;
+	sql += strspn(sql, " \t\r\n(");
+	for (size_t i = 0; i < PT_COUNT(words); i++)
+		if (strncasecmp(sql, words[i], strlen(words[i])) == 0)
+			return true;
+	return false;
+}
+
+static bool send_copy(struct pg_conn *c, const char *sql)
+{
+	size_t size = strlen(sql) + 64;
+	char *text = malloc(size);
+	bool sent = false;
+
+	if (text) {
+		snprintf(text, size, "COPY (%s\n) TO STDOUT (FORMAT binary)", sql); /* a comment may end the statement's last line */
+		sent = PQsendQueryParams(c->db, text, 0, NULL, NULL, NULL, NULL, 1);
+	}
+	free(text);
+	return sent;
+}
+
 static int execute(struct pg_conn *c, const struct pt_query *q, const struct bound *b, struct pt_err *err)
 {
 	PGresult *desc = NULL;
@@ -511,10 +543,14 @@ static int execute(struct pg_conn *c, const struct pt_query *q, const struct bou
 	}
 	if (rc < 0)
 		return rc;
+	c->running = true;
+	c->copy = !b->n && !text && copyable(c, q->sql);
+	c->copying = c->copy_head = false;
+	if (c->copy)
+		return send_copy(c, q->sql) ? PT_OK : lost(c, NULL, err);
 	/* Statements of ours in between have taken the place of the unnamed prepared one: then it is parsed again. */
 	sent = asked ? PQsendQueryParams(c->db, q->sql, b->n, NULL, b->values, NULL, NULL, !text)
 		     : PQsendQueryPrepared(c->db, "", b->n, b->values, NULL, NULL, !text);
-	c->running = true;
 	return sent && PQsetSingleRowMode(c->db) ? PT_OK : lost(c, NULL, err);
 }
 
@@ -550,11 +586,88 @@ static int at_end(struct pg_conn *c, const PGresult *res, struct pt_err *err)
 	return rc < 0 ? rc : end_transaction(c, c->write, err);
 }
 
+/* One row of COPY's binary format: int16 number of fields, for each an int32 length (-1: NULL) and the bytes. */
+static int add_copy_row(struct pg_conn *c, const char *p, size_t n, struct pt_err *err)
+{
+	static const char signature[11] = "PGCOPY\n\377\r\n";
+	const char *end = p + n;
+	uint32_t len;
+	uint16_t fields;
+	int rc = PT_OK;
+
+	if (!c->copy_head) { /* signature, int32 flags, int32 length of the rest: in front of the first row */
+		if (n < 19 || memcmp(p, signature, sizeof(signature)) != 0)
+			return pt_fail(err, PT_E_PROTOCOL, "the server's COPY data has no header");
+		memcpy(&len, p + 15, 4);
+		len = ntohl(len);
+		if (len > n - 19)
+			return pt_fail(err, PT_E_PROTOCOL, "the server's COPY data has a broken header");
+		p += 19 + len;
+		c->copy_head = true;
+		if (p == end)
+			return PT_OK;
+	}
+	if (end - p < 2)
+		return pt_fail(err, PT_E_PROTOCOL, "the server's COPY data is cut");
+	memcpy(&fields, p, 2);
+	p += 2;
+	if (fields == 0xffff)
+		return PT_OK; /* the trailer */
+	if (ntohs(fields) != c->n_cols)
+		return pt_fail(err, PT_E_PROTOCOL, "the server sent %d columns in place of %zu", ntohs(fields), c->n_cols);
+	for (size_t i = 0; i < c->n_cols; i++) {
+		struct pt_col *col = &c->builder.cols[i];
+
+		if (end - p < 4)
+			return pt_fail(err, PT_E_PROTOCOL, "the server's COPY data is cut");
+		memcpy(&len, p, 4);
+		len = ntohl(len);
+		p += 4;
+		if (len == UINT32_MAX) {
+			pt_add_null(col);
+			continue;
+		}
+		if (len > (size_t)(end - p))
+			return pt_fail(err, PT_E_PROTOCOL, "the server's COPY data is cut");
+		rc = c->cols[i].decode(&c->cols[i], &c->builder, col, p, (int)len, err);
+		if (rc < 0)
+			return pt_err_wrap(err, rc, "column '%.60s'", c->builder.defs[i].name);
+		p += len;
+	}
+	return pt_builder_end_row(&c->builder, err);
+}
+
+/* The next piece of COPY data: 0 taken, or an error; at their end c->copying becomes false and the result follows. */
+static int take_copy(struct pg_conn *c, struct pt_err *err)
+{
+	char *p = NULL;
+	int n = PQgetCopyData(c->db, &p, 1), rc;
+
+	if (n == 0) {
+		if (!PQconsumeInput(c->db))
+			return lost(c, NULL, err);
+		n = PQgetCopyData(c->db, &p, 1);
+	}
+	if (n == 0)
+		return pt_cancel_poll(c->cancel, PQsocket(c->db), POLLIN, -1, err);
+	if (n < 0) {
+		c->copying = false; /* -2 as well: the result says what is wrong */
+		return PT_OK;
+	}
+	rc = add_copy_row(c, p, (size_t)n, err);
+	PQfreemem(p);
+	return rc;
+}
+
 /* One result: a row (0), the end (1), or an error. */
 static int take(struct pg_conn *c, PGresult *res, struct pt_err *err)
 {
 	int rc;
 
+	if (c->copy && PQresultStatus(res) == PGRES_COPY_OUT) {
+		c->copying = true;
+		return 0;
+	}
 	switch (PQresultStatus(res)) {
 	case PGRES_SINGLE_TUPLE:
 		return add_row(c, res, err);
@@ -566,8 +679,8 @@ static int take(struct pg_conn *c, PGresult *res, struct pt_err *err)
 	case PGRES_EMPTY_QUERY:
 		c->running = false;
 		return pt_fail(err, PT_E_INVALID, "the statement is empty");
-	case PGRES_COPY_IN:
 	case PGRES_COPY_OUT:
+	case PGRES_COPY_IN:
 	case PGRES_COPY_BOTH:
 		(void)pt_fail(err, PT_E_UNSUPPORTED, "COPY from or to the client is not possible here");
 		return pt_hint(err, "use SELECT or INSERT");
@@ -586,6 +699,10 @@ static int fill(struct pg_conn *c, struct pt_err *err)
 	while (rc == 0 && !pt_builder_full(&c->builder)) {
 		PGresult *res = NULL;
 
+		if (c->copying) {
+			rc = take_copy(c, err);
+			continue;
+		}
 		rc = next_result(c, &res, err);
 		if (rc == 0 && !res)
 			rc = lost(c, NULL, err);

@@ -151,6 +151,9 @@ static const struct {
 	{ "SELECT nothing FROM nowhere", NULL, PT_E_QUERY, "42P01", "" },
 	{ "SELECT 1/0", NULL, PT_E_QUERY, "22012", "" },
 	{ "SELECT 10/(5-i) FROM generate_series(1,9) i", NULL, PT_E_QUERY, "22012", "" },
+	{ "SELECT 10/($1-i) FROM generate_series(1,9) i", "[5]", PT_E_QUERY, "22012", "" },
+	{ "SELECT 1) TO PROGRAM 'true' -- ", NULL, PT_E_QUERY, "42601", "" },
+	{ "SELECT 1 INTO made", NULL, PT_E_QUERY, "", "" },
 	{ "CREATE TABLE made (i int)", NULL, PT_E_QUERY, "25006", "mode: write" },
 	{ "SELECT nextval('seq')", NULL, PT_E_QUERY, "25006", "mode: write" },
 	{ "SELECT $1::int4", "[\"x\"]", PT_E_QUERY, "22P02", "" },
@@ -180,6 +183,10 @@ static void test_types(struct pt_conn *c)
 		snprintf(want, sizeof(want), "[%s,\"[1,2)\"]\n", values[i].json);
 		ask(c, &a, sql, NULL, false, NULL);
 		is_str(a.text.p, want, "as text %s", a.err.msg);
+		snprintf(sql, sizeof(sql), "SELECT %s WHERE $1", values[i].sql);
+		snprintf(want, sizeof(want), "[%s]\n", values[i].json);
+		ask(c, &a, sql, "[true]", false, NULL);
+		is_str(a.text.p, want, "with a parameter, not by COPY %s", a.err.msg);
 		snprintf(sql, sizeof(sql), "SELECT CASE WHEN i = 1 THEN %s END FROM generate_series(0,2) i ORDER BY i", values[i].sql);
 		snprintf(want, sizeof(want), "[null]\n[%s]\n[null]\n", values[i].json);
 		ask(c, &a, sql, NULL, false, NULL);
@@ -195,6 +202,14 @@ static void test_types(struct pt_conn *c)
 	is_int(a.stats.rows, 10000, "many arrays");
 	ask(c, &a, "SELECT repeat('x', 3000000) FROM generate_series(1,3)", NULL, false, NULL);
 	is_int(a.stats.bytes, 3 * 3000005, "large values");
+	ask(c, &a, "SELECT 1 -- a comment at the end", NULL, false, NULL);
+	is_str(a.text.p, "[1]\n", "a comment at the end");
+	ask(c, &a, "(VALUES (1), (2));", NULL, false, NULL);
+	is_str(a.text.p, "[1]\n[2]\n", "a semicolon at the end");
+	ask(c, &a, "WITH x AS (SELECT 1 AS i) TABLE x", NULL, false, NULL);
+	is_str(a.text.p, "[1]\n", "WITH");
+	ask(c, &a, "EXPLAIN (COSTS OFF) SELECT 1", NULL, false, NULL);
+	is_str(a.text.p, "[\"Result\"]\n", "EXPLAIN");
 	ask(c, &a, "SELECT 1 AS a, 2 AS a", NULL, false, NULL);
 	is_str(a.text.p, "[1,2]\n", "two columns of one name");
 	ask(c, &a, "SELECT FROM generate_series(1,2)", NULL, false, NULL);
@@ -214,7 +229,7 @@ static void test_statements(struct pt_conn *c)
 	}
 	for (size_t i = 0; i < PT_COUNT(wrong); i++) {
 		is_int(ask(c, &a, wrong[i].sql, wrong[i].params, false, NULL), wrong[i].code, "refused: %s (%s)", wrong[i].sql, a.err.msg);
-		is_str(a.err.native, wrong[i].native, "SQLSTATE");
+		ok(!*wrong[i].native || !strcmp(a.err.native, wrong[i].native), "SQLSTATE %s", a.err.native);
 		ok(strstr(a.err.hint, wrong[i].hint), "hint");
 		ok(ask(c, &a, "SELECT 1", NULL, false, NULL) == 0, "and the connection works: %s", a.err.msg);
 	}
@@ -242,8 +257,10 @@ static void test_statements(struct pt_conn *c)
 			int64_t start = pt_mono_ms();
 
 			ok(pt_conn_query(c, &q, &s, &e) == 0 && s.get_next(&s, &batch) == 0, "a long one");
-			batch.release(&batch);
-			s.release(&s);
+			if (batch.release)
+				batch.release(&batch);
+			if (s.release)
+				s.release(&s);
 			ok(pt_mono_ms() - start < 2000, "ends at once: %d ms", (int)(pt_mono_ms() - start));
 			ok(ask(c, &a, "SELECT 1", NULL, false, NULL) == 0, "and the connection works: %s", a.err.msg);
 		}
@@ -299,8 +316,9 @@ static void test_cancel(struct pt_conn *c, struct pt_conn *watch)
 {
 	static const char *const sqls[] = { "SELECT pg_sleep(60) /* mark1 */",
 					    "SELECT generate_series(1, 1000000000), repeat('x', 200) /* mark2 */",
-					    "SELECT count(*) FROM generate_series(1, 100000000000) i /* mark3 */" };
-	static const char *const marks[] = { "mark1", "mark2", "mark3" };
+					    "SELECT count(*) FROM generate_series(1, 100000000000) i /* mark3 */",
+					    "SELECT generate_series(1, 1000000000), repeat('x', 200), int4range(1, 2) /* mark5 */" };
+	static const char *const marks[] = { "mark1", "mark2", "mark3", "mark5" };
 	struct answer a = { 0 };
 	struct pt_err e;
 	struct pt_cancel k;
@@ -403,6 +421,9 @@ static void test_memory(struct pt_conn *c)
 	}
 	s.release(&s);
 	is_int(rows, 1000000, "all of them");
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	peak[1] = peak[0]; /* the sanitizers keep freed memory */
+#endif
 	ok(peak[0] && peak[1] && peak[1] - peak[0] < 1024, "memory stays flat: %ld kB, then %ld kB at most", peak[0], peak[1]);
 }
 
