@@ -2,6 +2,8 @@
  *
  *   load PORT TOKEN KEY_ID KEY_SECRET INTEGRATION OPERATIONS SUBMITTERS INSTANCES SLOTS PAYLOAD
  *
+ * With INSTANCES 0 a real agent runs them: each submitter sends a `health` operation and waits for its end.
+ *
  * Every operation is a real one: POST (201 after fsync), lease by a held exchange or by the answer to a result, PUT of a result (200 after fsync).
  * "Running" it takes no time.  Prints one JSON object: operations per second, and p50/p99 in microseconds from the submit's send to the
  * 201, to the lease's arrival, and to the result's 200. */
@@ -39,7 +41,7 @@ struct instance {
 struct conn {
 	int fd;
 	enum kind kind;
-	bool busy;
+	bool busy, waiting;
 	struct instance *in;
 	int64_t sent;
 	struct lease now; /* PUBLISH: whose result is under way */
@@ -52,7 +54,7 @@ static struct {
 	const char *token, *integration;
 	char basic[512], *sql;
 	long total, submitted, done, failed;
-	int slots;
+	int slots, instances;
 	struct op *ops;
 	int64_t *t_accept, *t_lease, *t_store;
 } L;
@@ -98,6 +100,27 @@ static void send_request(struct conn *c, const char *method, const char *path, c
 	}
 }
 
+/* INSTANCES 0: submit, then wait. */
+static void submit_for_agent(struct conn *c, const char *auth, struct pt_buf *b)
+{
+	pt_buf_fmt(b, "{\"type\":\"health\",\"agent\":\"%s\",\"input\":{}}", L.integration);
+	c->waiting = false;
+	send_request(c, "POST", "/api/v1/operations", auth, b);
+}
+
+static void wait_for(struct conn *c, const char *id)
+{
+	struct pt_buf none = PT_BUF_INIT(1);
+	int64_t sent = c->sent;
+	char path[120], auth[400];
+
+	snprintf(auth, sizeof(auth), "Bearer %s", L.token);
+	snprintf(path, sizeof(path), "/api/v1/operations/%s?wait=30", id);
+	c->waiting = true;
+	send_request(c, "GET", path, auth, &none);
+	c->sent = sent;
+}
+
 static void submit(struct conn *c)
 {
 	pt_auto_buf b = PT_BUF_INIT(1 << 20);
@@ -107,6 +130,10 @@ static void submit(struct conn *c)
 		return;
 	L.submitted++;
 	snprintf(auth, sizeof(auth), "Bearer %s", L.token);
+	if (!L.instances) {
+		submit_for_agent(c, auth, &b);
+		return;
+	}
 	pt_buf_fmt(&b, "{\"type\":\"query\",\"integration\":\"%s\",\"input\":{\"sql\":\"%s\"}}", L.integration, L.sql);
 	send_request(c, "POST", "/api/v1/operations", auth, &b);
 }
@@ -196,7 +223,19 @@ static void answered(struct conn *c, int status, const char *body)
 		if (c->kind == PUBLISH)
 			L.done++;
 	}
-	if (c->kind == SUBMIT) {
+	if (c->kind == SUBMIT && c->waiting) {
+		char id[PT_ID_SIZE];
+		struct op *o;
+
+		if (sscanf(body, "{\"id\":\"%39[a-z0-9_]", id) == 1 && strstr(body, "\"state\":\"succeeded\"")) {
+			o = op_of(id);
+			o->leased = o->stored = pt_mono_ns();
+		} else {
+			L.failed++;
+		}
+		L.done++;
+		submit(c);
+	} else if (c->kind == SUBMIT) {
 		struct op *o;
 		char id[PT_ID_SIZE];
 
@@ -204,6 +243,10 @@ static void answered(struct conn *c, int status, const char *body)
 			o = op_of(id);
 			o->sent = c->sent;
 			o->accepted = pt_mono_ns();
+			if (!L.instances) {
+				wait_for(c, id);
+				return;
+			}
 		}
 		submit(c);
 	} else if (c->kind == EXCHANGE) {
@@ -282,7 +325,7 @@ int main(int argc, char **argv)
 {
 	pt_auto_buf basic = PT_BUF_INIT(400);
 	pt_auto_buf key = PT_BUF_INIT(400);
-	int submitters, instances;
+	int submitters;
 	size_t payload, n = 0;
 	int64_t start;
 	double s;
@@ -296,10 +339,10 @@ int main(int argc, char **argv)
 	pt_buf_fmt(&key, "%s:%s", argv[3], argv[4]);
 	pt_buf_base64(&basic, key.p, key.len);
 	snprintf(L.basic, sizeof(L.basic), "Basic %s", basic.p);
-	L.integration = argv[5];
+	L.integration = argv[5]; /* with INSTANCES 0: the agent */
 	L.total = strtol(argv[6], NULL, 10);
 	submitters = (int)strtol(argv[7], NULL, 10);
-	instances = (int)strtol(argv[8], NULL, 10);
+	L.instances = (int)strtol(argv[8], NULL, 10);
 	L.slots = (int)strtol(argv[9], NULL, 10);
 	payload = strtoul(argv[10], NULL, 10);
 	L.sql = malloc(payload + 16);
@@ -310,7 +353,7 @@ int main(int argc, char **argv)
 	memset(L.sql + strlen(L.sql), 'x', payload > 11 ? payload - 11 : 0);
 	L.sql[payload > 11 ? payload : 11] = '\0';
 
-	for (int i = 0; i < instances; i++) {
+	for (int i = 0; i < L.instances; i++) {
 		struct instance *in = calloc(1, sizeof(*in));
 
 		if (!in)

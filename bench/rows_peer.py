@@ -78,6 +78,7 @@ def main():
     for name, rate in mid.items():
         rss = max((r.get("max_rss_kib", 0) for r in results[name]), default=0)
         print(f"{name:<24}{rate / 1000:>10.0f}{rate / mid['psql copy binary']:>16.2f}{rss or '-':>10}")
+    print(json.dumps({"rows": rows, "rows_per_s": mid, "ratio_to_psql": {k: round(v / mid["psql copy binary"], 3) for k, v in mid.items()}}))
 
 
 if __name__ == "__main__":
