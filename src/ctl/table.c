@@ -158,7 +158,8 @@ static void spaces(struct pt_buf *out, size_t n)
  * line is crooked, but what it says is true. */
 static void put(const struct pt_table *t, size_t col, const char *s, struct pt_buf *out)
 {
-	size_t n = strlen(s), width = t->width[col], most = t->cols[col].max_width, w, bytes = fit(s, n, most ? most : SIZE_MAX, &w);
+	size_t n = strlen(s), width = t->width[col], most = t->cols[col].max_width, w,
+	       bytes = fit(s, n, most ? most : SIZE_MAX, &w);
 	bool cut = bytes < n;
 
 	if (cut)
@@ -169,19 +170,21 @@ static void put(const struct pt_table *t, size_t col, const char *s, struct pt_b
 	pt_buf_add(out, s, bytes);
 	if (cut)
 		pt_buf_str(out, "…");
-	if (col + 1 == t->n)
+	if (col + 1 == t->n) {
+		while (out->len && out->p[out->len - 1] == ' ') /* of empty cells at the end */
+			out->p[--out->len] = '\0';
 		pt_buf_chr(out, '\n');
-	else
+	} else {
 		spaces(out, (!t->cols[col].right && w < width ? width - w : 0) + 2);
+	}
 }
 
 static void fix_widths(struct pt_table *t, struct pt_buf *out)
 {
 	const char *s = t->cells.p;
 
-	for (size_t i = 0; i < t->n; i++) {
+	for (size_t i = 0; i < t->n; i++)
 		t->width[i] = pt_text_width(t->cols[i].title, strlen(t->cols[i].title));
-	}
 	for (size_t r = 0; r < t->rows; r++)
 		for (size_t i = 0; i < t->n; i++, s += strlen(s) + 1) {
 			size_t w = pt_text_width(s, strlen(s));

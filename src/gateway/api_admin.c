@@ -144,7 +144,6 @@ int pt_api_users_create(struct pt_call *c, struct pt_tx *tx, struct pt_err *err)
 
 static int list_user(void *arg, void *rec)
 {
-	pt_jw_key(arg, NULL);
 	view_user(rec, arg);
 	return 0;
 }
@@ -258,7 +257,6 @@ int pt_api_tokens_create(struct pt_call *c, struct pt_tx *tx, struct pt_err *err
 
 static int list_token(void *arg, void *rec)
 {
-	pt_jw_key(arg, NULL);
 	view_token(rec, NULL, arg);
 	return 0;
 }
@@ -468,7 +466,6 @@ int pt_api_keys_create(struct pt_call *c, struct pt_tx *tx, struct pt_err *err)
 
 static int list_key(void *arg, void *rec)
 {
-	pt_jw_key(arg, NULL);
 	view_key(rec, NULL, arg);
 	return 0;
 }

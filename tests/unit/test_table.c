@@ -8,7 +8,16 @@ static void widths(void)
 	static const struct {
 		const char *text;
 		size_t width;
-	} cases[] = { { "", 0 }, { "abc", 3 }, { "é", 1 }, { "e\xcc\x81", 1 }, { "日本", 4 }, { "🙂", 2 }, { "\xff", 1 }, { "a\xe2\x80\x8b" "b", 2 } };
+	} cases[] = { { "", 0 },
+		      { "abc", 3 },
+		      { "é", 1 },
+		      { "e\xcc\x81", 1 },
+		      { "日本", 4 },
+		      { "🙂", 2 },
+		      { "\xff", 1 },
+		      { "a\xe2\x80\x8b"
+			"b",
+			2 } };
 
 	for (size_t i = 0; i < PT_COUNT(cases); i++)
 		is_int(pt_text_width(cases[i].text, strlen(cases[i].text)), cases[i].width, "width of case %zu", i);
@@ -24,7 +33,9 @@ static void printable(void)
 		{ "\x1b[31mred", "\\x1b[31mred" },
 		{ "\xc2\x9b", "\\x9b" }, /* CSI of C1: a terminal may take it for ESC [ */
 		{ "\xff\xfe", "\\xff\\xfe" },
-		{ "a\xe2\x80\xae" "b", "a\\u202eb" }, /* right-to-left override */
+		{ "a\xe2\x80\xae"
+		  "b",
+		  "a\\u202eb" }, /* right-to-left override */
 		{ "\x7f", "\\x7f" },
 	};
 
@@ -42,7 +53,11 @@ static void cut(void)
 		const char *in;
 		size_t max;
 		const char *out;
-	} cases[] = { { "hello", 5, "hello" }, { "hello!", 5, "hell…" }, { "日本語", 5, "日本…" }, { "日本語", 4, "日…" }, { "ab", 1, "…" } };
+	} cases[] = { { "hello", 5, "hello" },
+		      { "hello!", 5, "hell…" },
+		      { "日本語", 5, "日本…" },
+		      { "日本語", 4, "日…" },
+		      { "ab", 1, "…" } };
 
 	for (size_t i = 0; i < PT_COUNT(cases); i++) {
 		pt_auto_buf b = PT_BUF_INIT(256);
@@ -73,7 +88,7 @@ static void layout(void)
 	ok(pt_table_write(t, &out, &err) == 0, "write");
 	is_str(out.p,
 	       "NAME       N  NOTE\n"
-	       "é          7  \n"
+	       "é          7\n"
 	       "long …  1234  x\n"
 	       "NULL    NULL  last\\nline\n",
 	       "columns by content");
@@ -101,13 +116,17 @@ static void times(void)
 	static const struct {
 		const char *in, *out;
 	} cases[] = {
-		{ "2026-11-20T15:04:05.123Z", "15:04:05" }, { "2026-11-02T03:00:00Z", "Nov  2 03:00" }, { "2025-11-20T16:00:00.000Z", "2025-11-20" },
-		{ "yesterday", "yesterday" },		    { "2026-11-20T15:04:05+01:00", "2026-11-20T15:04:05+01:00" },
+		{ "2026-11-20T15:04:05.123Z", "15:04:05" },
+		{ "2026-11-02T03:00:00Z", "Nov  2 03:00" },
+		{ "2025-11-20T16:00:00.000Z", "2025-11-20" },
+		{ "yesterday", "yesterday" },
+		{ "2026-11-20T15:04:05+01:00", "2026-11-20T15:04:05+01:00" },
 	};
 	static const struct {
 		int64_t ms;
 		const char *out;
-	} spans[] = { { 0, "0 ms" }, { 999, "999 ms" }, { 4250, "4.2 s" }, { 190000, "3 m 10 s" }, { 7500000, "2 h 5 m" }, { 273600000, "3 d 4 h" } };
+	} spans[] = { { 0, "0 ms" },          { 999, "999 ms" },      { 4250, "4.2 s" },
+		      { 190000, "3 m 10 s" }, { 7500000, "2 h 5 m" }, { 273600000, "3 d 4 h" } };
 	char text[32];
 
 	setenv("TZ", "UTC", 1);
