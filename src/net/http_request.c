@@ -218,12 +218,26 @@ static enum MHD_Result first_call(struct pt_http_req *r, const char *version)
 	return MHD_YES; /* also without a body: MHD closes after a response that is queued now */
 }
 
+/* A large body that comes steadily is not a slow client: what has come moves the start of its time, but never past now. */
+static void earn_time(struct pt_http_req *r, size_t n)
+{
+	int64_t now, start;
+
+	if ((r->got ^ (r->got - n)) >> 16 == 0)
+		return; /* look at the clock once for 64 KiB */
+	now = pt_mono_ms();
+	start = r->start_ns / 1000000 + (int64_t)(r->got / PT_HTTP_LEAST_RATE);
+	atomic_store(&r->since_ms, start < now ? start : now);
+}
+
 static enum MHD_Result body_piece(struct pt_http_req *r, const char *data, size_t n)
 {
 	struct pt_err err = { 0 };
 	int rc = PT_OK;
 
 	r->got += n;
+	if (atomic_load_explicit(&r->phase, memory_order_relaxed) == PT_PH_RECV)
+		earn_time(r, n);
 	if (r->replied)
 		return MHD_YES; /* refused: drain */
 	if (r->got > r->route->body_max)

@@ -19,6 +19,7 @@ enum {
 	PT_HTTP_HEADER_COST = 80,        /* MHD's record of one header, from the same memory */
 	PT_HTTP_SMALL_REST = 64 * 1024,  /* a refused request's body up to this size is read, so that the connection stays */
 	PT_HTTP_LINGER_MS = 2000,        /* how long a connection is drained after an early refusal */
+	PT_HTTP_LEAST_RATE = 16,         /* bytes per millisecond that a long body must keep up */
 	PT_HTTP_TICK_MS = 400,
 };
 

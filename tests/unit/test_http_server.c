@@ -695,6 +695,22 @@ static void test_slow(void)
 	}
 	ok(pt_mono_ms() - from < 3000, "in time");
 	ok(wait_until(2000, atomic_load(&aborted) == before + 1), "abort for the slow stream");
+	/* a large body that comes steadily may take longer, one that trickles may not */
+	for (int steady = 1; steady >= 0; steady--) {
+		static char piece[65536];
+
+		fd[0] = dial(port);
+		pt_buf_clear(&b);
+		(void)puts_fd(fd[0], "PUT /stream HTTP/1.1\r\nHost: a\r\nContent-Length: 1638400\r\n\r\n");
+		for (int k = 0; k < 25; k++) {
+			if (!put(fd[0], piece, steady ? sizeof(piece) : 100))
+				break;
+			nap_ms(100);
+		}
+		(void)take(fd[0], &b, "\r\n\r\n", 2000);
+		ok(strncmp(b.p, steady ? "HTTP/1.1 200" : "HTTP/1.1 408", 12) == 0, steady ? "2.5 s of steady body" : "2.5 s of trickle");
+		close(fd[0]);
+	}
 	/* a held request is not slow */
 	fd[0] = dial(port);
 	pt_buf_clear(&b);
