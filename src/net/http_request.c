@@ -155,8 +155,7 @@ static enum MHD_Result settle(struct pt_http_req *r)
 /* A reply was given before the body was there. */
 static enum MHD_Result settle_early(struct pt_http_req *r, bool first)
 {
-	bool small = !r->close && !r->expect && r->expected >= 0 &&
-		     (uint64_t)r->expected - r->got <= PT_HTTP_SMALL_REST;
+	bool small = !r->close && !r->expect && r->expected >= 0 && (uint64_t)r->expected - r->got <= PT_HTTP_SMALL_REST;
 
 	if ((!r->expected || small) && !r->headers_over)
 		return MHD_YES; /* read the rest first: keeps the connection */
@@ -297,12 +296,13 @@ void pt_http_on_completed(void *cls, struct MHD_Connection *c, void **con_cls, e
 	pt_http_reply_release(&rest);
 	if (r->seen) {
 		int64_t now = pt_mono_ns();
+		int status = r->sent_status || !cut ? r->sent_status : 408;
 
 		atomic_store(&r->since_ms, now / 1000000);
 		if (r->begun && !r->ended && r->route->abort)
 			r->route->abort(r, s->conf.ctx);
 		if (s->conf.done)
-			s->conf.done(s->conf.ctx, r->route, r->sent_status ? r->sent_status : cut ? 408 : 0, (now - r->start_ns) / 1000, r->bytes_out);
+			s->conf.done(s->conf.ctx, r->route, status, (now - r->start_ns) / 1000, r->bytes_out);
 		if (r->data && r->data_free)
 			r->data_free(r->data);
 		atomic_fetch_sub(&s->open, 1);

@@ -35,8 +35,8 @@ struct pt_http_server_conf {
 	unsigned threads;        /* 1 to 64 */
 	unsigned max_connections; /* 0 = what the file limit allows */
 	unsigned idle_timeout_s; /* for a connection that sends or takes nothing; held requests do not count as idle */
-	unsigned body_timeout_s; /* a request's headers and body must be in by then (slow clients), a large body gets 1 s more for
-				    each 16 KiB that came: 408 */
+	unsigned body_timeout_s; /* a request's headers and body must be in by then (slow clients), a large body gets 1 s more
+				    for each 16 KiB that came: 408 */
 	const struct pt_http_route *routes;
 	size_t n_routes;
 	void *ctx;               /* handed to every handler */
@@ -78,8 +78,8 @@ void pt_http_set_data(struct pt_http_req *r, void *data, void (*free_fn)(void *)
 void *pt_http_data(const struct pt_http_req *r);
 
 /* --- response --- */
-void pt_http_set_header(struct pt_http_req *r, const char *name, const char *value); /* before the reply; copied; 2.5 KiB in all.
-										       Cache-Control replaces no-store */
+/* Before the reply; copied; 2.5 KiB in all.  Cache-Control replaces the default no-store. */
+void pt_http_set_header(struct pt_http_req *r, const char *name, const char *value);
 void pt_http_reply(struct pt_http_req *r, int status, const char *content_type, const void *body, size_t n); /* copies */
 void pt_http_reply_buf(struct pt_http_req *r, int status, const char *content_type, struct pt_buf *b);       /* takes b's memory */
 void pt_http_reply_json(struct pt_http_req *r, int status, struct pt_buf *b); /* pt_http_reply_buf with application/json; a bad b becomes 500 */
