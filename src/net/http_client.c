@@ -29,10 +29,11 @@ struct pt_http_client {
 struct run {
 	struct pt_http_client *c;
 	struct pt_http_call *call;
-	int64_t moved_ms;         /* when the last byte moved */
-	int failed;               /* a callback's refusal: its code, with the error in err */
+	CURLM *multi;               /* c's; one of its own for a call with allow_address */
+	int64_t moved_ms;           /* when the last byte moved */
+	int failed;                 /* a callback's refusal: its code, with the error in err */
 	struct pt_err err, refused; /* refused: the last address that allow_address did not like */
-	const char *proxy;        /* "" = direct */
+	const char *proxy;          /* "" = direct */
 	char text[CURL_ERROR_SIZE];
 };
 
@@ -46,8 +47,8 @@ static void init_once(void)
 
 /* --- NO_PROXY --- */
 
-/* libcurl (7.86 and newer) takes host names with their subdomains, a leading dot, and address ranges for hosts that are written as
- * addresses.  We add "*.domain", "*" within a list, and white space around the items. */
+/* libcurl (7.86 and newer) takes host names with their subdomains, a leading dot, and address ranges for hosts that are
+ * written as addresses.  We add "*.domain", "*" within a list, and white space around the items. */
 static char *no_proxy_normal(const char *s)
 {
 	pt_auto_buf b = PT_BUF_INIT(65536);
@@ -91,11 +92,14 @@ int pt_http_client_new(struct pt_http_client **ret, const struct pt_http_client_
 		if (!proxies[i] || !*proxies[i] || !strstr(proxies[i], "://"))
 			continue;
 		rc = pt_url_parse(proxies[i], &u, err);
-		if (rc == 0 && strcmp(u.scheme, "http") != 0 && strcmp(u.scheme, "https") != 0 && strncmp(u.scheme, "socks", 5) != 0)
+		if (rc == 0 && strcmp(u.scheme, "http") != 0 && strcmp(u.scheme, "https") != 0 &&
+		    strncmp(u.scheme, "socks", 5) != 0)
 			rc = pt_fail(err, PT_E_INVALID, "proxy scheme '%s' is not known", u.scheme);
 		if (rc < 0) {
 			pt_err_wrap(err, rc, i ? "HTTP_PROXY" : "HTTPS_PROXY");
-			return pt_hint(err, "write it as http://user:password@host:port, special characters in the password percent-encoded");
+			return pt_hint(
+				err,
+				"write it as http://user:password@host:port, special characters in the password percent-encoded");
 		}
 	}
 	c->https_proxy = strdup(conf->https_proxy ? conf->https_proxy : "");
@@ -343,8 +347,7 @@ static void set_up(struct run *run, CURL *e, struct curl_slist *headers)
 		curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 1L);
 		curl_easy_setopt(e, CURLOPT_MAXREDIRS, (long)REDIRECTS);
 	}
-	/* A kept connection was allowed by another rule, or would be used a second time when it turns out closed. */
-	if (call->allow_address || call->once)
+	if (call->once)
 		curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, 1L);
 	curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, on_socket);
 	curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, run);
@@ -365,7 +368,7 @@ static int drive(struct run *run, CURLcode *ret_code, struct pt_err *err)
 	int running = 1;
 
 	for (;;) {
-		CURLMcode mc = curl_multi_perform(run->c->multi, &running);
+		CURLMcode mc = curl_multi_perform(run->multi, &running);
 		int wait_ms = 1000, rc;
 
 		if (!mc && !running)
@@ -377,15 +380,17 @@ static int drive(struct run *run, CURLcode *ret_code, struct pt_err *err)
 			int64_t left = run->moved_ms + call->stall_timeout_ms - pt_mono_ms();
 
 			if (left <= 0)
-				return pt_fail(err, PT_E_TIMEOUT, "no byte has come or gone for %lld ms", (long long)call->stall_timeout_ms);
+				return pt_fail(err, PT_E_TIMEOUT, "no byte has come or gone for %lld ms",
+					       (long long)call->stall_timeout_ms);
 			wait_ms = left < wait_ms ? (int)left : wait_ms;
 		}
 		if (!mc)
-			mc = curl_multi_poll(run->c->multi, &wake, call->cancel ? 1 : 0, pt_cancel_wait_ms(call->cancel, wait_ms), NULL);
+			mc = curl_multi_poll(run->multi, &wake, call->cancel ? 1 : 0, pt_cancel_wait_ms(call->cancel, wait_ms),
+					     NULL);
 		if (mc)
 			return pt_fail(err, PT_E_INTERNAL, "libcurl: %s", curl_multi_strerror(mc));
 	}
-	for (CURLMsg *m; (m = curl_multi_info_read(run->c->multi, &running));)
+	for (CURLMsg *m; (m = curl_multi_info_read(run->multi, &running));)
 		if (m->msg == CURLMSG_DONE)
 			*ret_code = m->data.result;
 	return PT_OK;
@@ -423,8 +428,10 @@ static int proxy_fail(struct pt_err *err, long status, const char *text)
 	snprintf(native, sizeof(native), "%ld", status);
 	pt_native(err, native);
 	if (status == 407)
-		return pt_hint(err, "the proxy wants a login: put user:password into HTTPS_PROXY (http://user:password@host:port)");
-	return pt_hint(err, "the proxy could not or must not reach this host and port: ask its owner, or add the host to NO_PROXY");
+		return pt_hint(err,
+			       "the proxy wants a login: put user:password into HTTPS_PROXY (http://user:password@host:port)");
+	return pt_hint(err,
+		       "the proxy could not or must not reach this host and port: ask its owner, or add the host to NO_PROXY");
 }
 
 static const struct {
@@ -517,8 +524,14 @@ int pt_http_do(struct pt_http_client *c, struct pt_http_call *call, struct pt_er
 	if (rc < 0)
 		return rc;
 	run.proxy = strcmp(u.scheme, "https") == 0 ? c->https_proxy : c->http_proxy;
+	/* The kept connections were not asked about (and a redirect would use them even with CURLOPT_FRESH_CONNECT). */
+	run.multi = call->allow_address ? curl_multi_init() : c->multi;
+	if (!run.multi) {
+		curl_slist_free_all(headers);
+		return pt_fail_oom(err);
+	}
 	set_up(&run, c->easy, headers);
-	curl_multi_add_handle(c->multi, c->easy);
+	curl_multi_add_handle(run.multi, c->easy);
 	rc = drive(&run, &code, err);
 	results(call, c->easy);
 	if (rc == 0 && run.failed) {
@@ -529,9 +542,11 @@ int pt_http_do(struct pt_http_client *c, struct pt_http_call *call, struct pt_er
 	} else if (rc == 0 && call->status == 407 && run.proxy[0]) {
 		rc = proxy_fail(err, 407, "");
 	}
-	curl_multi_remove_handle(c->multi, c->easy); /* closes the connection when the call did not end by itself */
+	curl_multi_remove_handle(run.multi, c->easy); /* closes the connection when the call did not end by itself */
 	curl_easy_setopt(c->easy, CURLOPT_ERRORBUFFER, NULL);
 	curl_slist_free_all(headers);
+	if (run.multi != c->multi)
+		curl_multi_cleanup(run.multi);
 	explicit_bzero(&u, sizeof(u));
 	return rc;
 }

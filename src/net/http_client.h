@@ -9,8 +9,9 @@ struct pt_http_client;
 struct pt_http_client_conf {
 	const char *ca;          /* path of a PEM file, or base64 of PEM text; trusted besides the system's; NULL = system only */
 	const char *https_proxy, *http_proxy; /* "http://user:password@host:3128"; NULL or "" = direct */
-	const char *no_proxy;    /* "host,.domain,*.domain,10.0.0.0/8,*": a name is meant with its subdomains; ranges are for
-			       hosts written as addresses (names are not looked up for this); no ports */
+	/* "host,.domain,*.domain,10.0.0.0/8,*": a name is meant with its subdomains; ranges are for hosts that are written as
+	 * addresses (names are not looked up for this); no ports. */
+	const char *no_proxy;
 	const char *user_agent;
 	int64_t connect_timeout_ms; /* DNS, proxy, TCP and TLS; 0 = 10 s */
 };
@@ -26,8 +27,8 @@ struct pt_http_call {
 	int (*rewind)(void *arg);      /* start the body again (proxy authentication, lost connection); NULL = cannot */
 	/* response */
 	struct pt_buf *out;            /* the body, up to its limit (PT_E_TOO_LARGE beyond); NULL with on_data == NULL: thrown away */
-	int (*on_data)(void *arg, const char *data, size_t n, struct pt_err *err); /* streams a 2xx body; < 0 ends the call with err.  Bodies
-									   of other statuses go to out when it is set */
+	/* Streams a 2xx body; < 0 ends the call with err.  Bodies of other statuses go to out when it is set. */
+	int (*on_data)(void *arg, const char *data, size_t n, struct pt_err *err);
 	void *arg;                     /* for read, rewind, on_data */
 	void (*on_header)(void *arg, const char *name, const char *value); /* names in lower case; NULL = not wanted */
 	/* limits */
@@ -35,10 +36,11 @@ struct pt_http_call {
 	int64_t stall_timeout_ms;      /* no byte either way for so long; 0 = none */
 	const struct pt_cancel *cancel; /* NULL = cannot be cancelled */
 	bool follow;                   /* follow up to 5 redirects */
-	bool once;                     /* must not be sent twice: takes a new connection, because libcurl sends again what a kept
-					  connection lost before any byte of a response */
-	/* Called with each address before the TCP connection is made (SSRF guard); < 0 refuses with err.  sa is a struct sockaddr.
-	 * Such a call takes a new connection.  Behind a proxy it is the proxy's address. */
+	/* Must not be sent twice: takes a new connection, because libcurl itself sends again what a kept connection lost before
+	 * any byte of a response. */
+	bool once;
+	/* Called with each address before the TCP connection is made (SSRF guard); < 0 refuses with err.  sa is a struct
+	 * sockaddr.  Such a call, with its redirects, takes new connections only.  Behind a proxy it is the proxy's address. */
 	int (*allow_address)(void *arg, const void *sa, struct pt_err *err);
 	void *allow_arg;
 	/* results */
@@ -53,8 +55,9 @@ int pt_http_client_new(struct pt_http_client **ret, const struct pt_http_client_
 void pt_http_client_free(struct pt_http_client *c);
 PT_DEFINE_CLEANUP(struct pt_http_client *, pt_http_client_free)
 /* Do the call.  0: an HTTP response arrived (look at call->status).  < 0: HOST_UNKNOWN, CONNECT, PROXY (native = status the
- * proxy gave), TLS (the message names the subject and the issuer that is not trusted), TIMEOUT, CONNECTION_LOST, TOO_LARGE, CANCELLED,
- * DEADLINE, BLOCKED, INVALID (URL), PROTOCOL (not HTTP, too many redirects), IO (read gave up).  Never retries by itself.  Passwords in URLs never reach a message. */
+ * proxy gave), TLS (the message names the subject and the issuer that is not trusted), TIMEOUT, CONNECTION_LOST, TOO_LARGE,
+ * CANCELLED, DEADLINE, BLOCKED, INVALID (URL), PROTOCOL (not HTTP, too many redirects), IO (read gave up).  Never retries by
+ * itself.  Passwords in URLs never reach a message. */
 int pt_http_do(struct pt_http_client *c, struct pt_http_call *call, struct pt_err *err) PT_MUSTCHECK;
 
 /* Turn a non-2xx answer of a Postern server into an error: reads the error document from body, falls back to the status. */

@@ -7,9 +7,9 @@ static const struct {
 	int status;
 	enum pt_code code;
 } statuses[] = {
-	{ 400, PT_E_INVALID },    { 401, PT_E_UNAUTHENTICATED }, { 403, PT_E_DENIED },    { 404, PT_E_NOT_FOUND },
-	{ 405, PT_E_METHOD },     { 408, PT_E_REQUEST_TIMEOUT }, { 409, PT_E_CONFLICT },  { 413, PT_E_TOO_LARGE },
-	{ 415, PT_E_MEDIA_TYPE }, { 422, PT_E_QUERY },           { 429, PT_E_LIMIT },     { 431, PT_E_HEADERS },
+	{ 400, PT_E_INVALID },    { 401, PT_E_UNAUTHENTICATED }, { 403, PT_E_DENIED },      { 404, PT_E_NOT_FOUND },
+	{ 405, PT_E_METHOD },     { 408, PT_E_REQUEST_TIMEOUT }, { 409, PT_E_CONFLICT },    { 413, PT_E_TOO_LARGE },
+	{ 415, PT_E_MEDIA_TYPE }, { 422, PT_E_QUERY },           { 429, PT_E_LIMIT },       { 431, PT_E_HEADERS },
 	{ 500, PT_E_INTERNAL },   { 502, PT_E_UNAVAILABLE },     { 503, PT_E_UNAVAILABLE }, { 504, PT_E_TIMEOUT },
 };
 

@@ -96,8 +96,13 @@ void pt_http_reply_json(struct pt_http_req *r, int status, struct pt_buf *b)
 void pt_http_reply_stream(struct pt_http_req *r, int status, const char *content_type, int64_t size,
 			  ssize_t (*read)(void *arg, char *buf, size_t max), void (*free_fn)(void *arg), void *arg)
 {
-	struct pt_http_reply rep = { .status = status, .stream = true, .known_size = size >= 0, .size = size < 0 ? 0 : (uint64_t)size,
-				     .read = read, .free_fn = free_fn, .arg = arg };
+	struct pt_http_reply rep = { .status = status,
+				     .stream = true,
+				     .known_size = size >= 0,
+				     .size = size < 0 ? 0 : (uint64_t)size,
+				     .read = read,
+				     .free_fn = free_fn,
+				     .arg = arg };
 
 	set_type(&rep, content_type);
 	deliver(r, &rep);
@@ -211,8 +216,8 @@ static struct MHD_Response *response(struct pt_http_req *r, struct pt_http_reply
 		if (!st)
 			return NULL;
 		*st = (struct stream){ r, rep->read, rep->free_fn, rep->arg, rep->known_size, rep->size };
-		resp = MHD_create_response_from_callback(rep->known_size ? rep->size : MHD_SIZE_UNKNOWN, STREAM_BLOCK, stream_read,
-							 st, stream_free);
+		resp = MHD_create_response_from_callback(rep->known_size ? rep->size : MHD_SIZE_UNKNOWN, STREAM_BLOCK,
+							 stream_read, st, stream_free);
 		if (resp)
 			rep->stream = false;
 		else

@@ -155,8 +155,7 @@ static enum MHD_Result settle(struct pt_http_req *r)
 /* A reply was given before the body was there. */
 static enum MHD_Result settle_early(struct pt_http_req *r, bool first)
 {
-	bool small = !r->close && !r->expect && r->expected >= 0 &&
-		     (uint64_t)r->expected - r->got <= PT_HTTP_SMALL_REST;
+	bool small = !r->close && !r->expect && r->expected >= 0 && (uint64_t)r->expected - r->got <= PT_HTTP_SMALL_REST;
 
 	if ((!r->expected || small) && !r->headers_over)
 		return MHD_YES; /* read the rest first: keeps the connection */
@@ -218,12 +217,26 @@ static enum MHD_Result first_call(struct pt_http_req *r, const char *version)
 	return MHD_YES; /* also without a body: MHD closes after a response that is queued now */
 }
 
+/* A large body that comes steadily is not a slow client: what has come moves the start of its time, but never past now. */
+static void earn_time(struct pt_http_req *r, size_t n)
+{
+	int64_t now, start;
+
+	if ((r->got ^ (r->got - n)) >> 16 == 0)
+		return; /* look at the clock once for 64 KiB */
+	now = pt_mono_ms();
+	start = r->start_ns / 1000000 + (int64_t)(r->got / PT_HTTP_LEAST_RATE);
+	atomic_store(&r->since_ms, start < now ? start : now);
+}
+
 static enum MHD_Result body_piece(struct pt_http_req *r, const char *data, size_t n)
 {
 	struct pt_err err = { 0 };
 	int rc = PT_OK;
 
 	r->got += n;
+	if (atomic_load_explicit(&r->phase, memory_order_relaxed) == PT_PH_RECV)
+		earn_time(r, n);
 	if (r->replied)
 		return MHD_YES; /* refused: drain */
 	if (r->got > r->route->body_max)
@@ -283,12 +296,13 @@ void pt_http_on_completed(void *cls, struct MHD_Connection *c, void **con_cls, e
 	pt_http_reply_release(&rest);
 	if (r->seen) {
 		int64_t now = pt_mono_ns();
+		int status = r->sent_status || !cut ? r->sent_status : 408;
 
 		atomic_store(&r->since_ms, now / 1000000);
 		if (r->begun && !r->ended && r->route->abort)
 			r->route->abort(r, s->conf.ctx);
 		if (s->conf.done)
-			s->conf.done(s->conf.ctx, r->route, r->sent_status ? r->sent_status : cut ? 408 : 0, (now - r->start_ns) / 1000, r->bytes_out);
+			s->conf.done(s->conf.ctx, r->route, status, (now - r->start_ns) / 1000, r->bytes_out);
 		if (r->data && r->data_free)
 			r->data_free(r->data);
 		atomic_fetch_sub(&s->open, 1);

@@ -5,7 +5,7 @@
 struct node {
 	struct pt_http_slice seg; /* of a route's path; "{…}" for a parameter */
 	bool param;
-	unsigned child, next;       /* index of a node, 0 = none */
+	unsigned child, next;           /* index of a node, 0 = none */
 	unsigned first_route, n_routes; /* into leaves */
 };
 struct leaf {

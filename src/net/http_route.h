@@ -11,13 +11,15 @@ struct pt_http_slice {
 };
 struct pt_http_match {
 	const struct pt_http_route *route;
-	struct pt_http_slice names[PT_HTTP_PARAMS], values[PT_HTTP_PARAMS]; /* into the route's and the request's path; values encoded */
+	struct pt_http_slice names[PT_HTTP_PARAMS];  /* into the route's path */
+	struct pt_http_slice values[PT_HTTP_PARAMS]; /* into the request's path, encoded */
 	unsigned n;
 };
 
 struct pt_http_routes;
 /* routes must outlive the result.  PT_E_INVALID: a path that is malformed or stands twice with the same method. */
-int pt_http_routes_new(struct pt_http_routes **ret, const struct pt_http_route *routes, size_t n, struct pt_err *err) PT_MUSTCHECK;
+int pt_http_routes_new(struct pt_http_routes **ret, const struct pt_http_route *routes, size_t n, struct pt_err *err)
+	PT_MUSTCHECK;
 void pt_http_routes_free(struct pt_http_routes *t);
 PT_DEFINE_CLEANUP(struct pt_http_routes *, pt_http_routes_free)
 /* Find the route of a path as it came over the wire.  A literal segment wins over a parameter.  PT_E_NOT_FOUND; PT_E_METHOD

@@ -12,7 +12,14 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
-enum { BACKLOG = 4096, SPARE_FILES = 64, MOST_CONNECTIONS = 1 << 20, PEM_MAX = 256 * 1024, STACK = 256 * 1024, LAST_WORDS_MS = 500 };
+enum {
+	BACKLOG = 4096,
+	SPARE_FILES = 64,
+	MOST_CONNECTIONS = 1 << 20,
+	PEM_MAX = 256 * 1024,
+	STACK = 256 * 1024,
+	LAST_WORDS_MS = 500
+};
 
 /* TLS 1.2 is what old inspecting proxies still speak; nothing below it. */
 static const char priorities[] = "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2";
@@ -118,7 +125,8 @@ static void on_log(void *cls, const char *fmt, va_list ap)
 
 static int listen_on(struct pt_http_server *s, struct pt_err *err)
 {
-	struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV }, *ai;
+	struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV },
+			*ai;
 	struct sockaddr_storage sa;
 	socklen_t sa_n = sizeof(sa);
 	char host[256], port[12];
@@ -154,7 +162,8 @@ static int listen_on(struct pt_http_server *s, struct pt_err *err)
 	if (rc < 0)
 		return rc;
 	if (getsockname(s->listen_fd, (struct sockaddr *)&sa, &sa_n) == 0)
-		s->port = ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port : ((struct sockaddr_in *)&sa)->sin_port);
+		s->port = ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port
+							 : ((struct sockaddr_in *)&sa)->sin_port);
 	return PT_OK;
 }
 
@@ -177,7 +186,8 @@ static int tls_files(const struct pt_http_server_conf *c, struct pt_buf *cert, s
 	if (gnutls_certificate_allocate_credentials(&cred) < 0)
 		return pt_fail_oom(err);
 	rc = gnutls_certificate_set_x509_key_mem(cred, &(gnutls_datum_t){ (unsigned char *)cert->p, (unsigned)cert->len },
-						 &(gnutls_datum_t){ (unsigned char *)key->p, (unsigned)key->len }, GNUTLS_X509_FMT_PEM);
+						 &(gnutls_datum_t){ (unsigned char *)key->p, (unsigned)key->len },
+						 GNUTLS_X509_FMT_PEM);
 	gnutls_certificate_free_credentials(cred);
 	if (rc < 0) {
 		pt_fail(err, PT_E_INVALID, "TLS certificate %s and key %s: %s", c->tls_cert, c->tls_key, gnutls_strerror(rc));
@@ -193,9 +203,9 @@ static void size_table(struct pt_http_server *s)
 
 	(void)getrlimit(RLIMIT_NOFILE, &files);
 	if (!n)
-		n = files.rlim_cur > MOST_CONNECTIONS    ? MOST_CONNECTIONS
+		n = files.rlim_cur > MOST_CONNECTIONS  ? MOST_CONNECTIONS
 		    : files.rlim_cur > 2 * SPARE_FILES ? (unsigned)files.rlim_cur - SPARE_FILES
-							 : SPARE_FILES;
+						       : SPARE_FILES;
 	if (n < s->conf.threads)
 		n = s->conf.threads;
 	s->n_slots = n;
@@ -225,9 +235,9 @@ static int start_mhd(struct pt_http_server *s, const char *cert, const char *key
 	}
 	opt[n] = (struct MHD_OptionItem){ MHD_OPTION_END, 0, NULL };
 	s->mhd = MHD_start_daemon(flags, 0, NULL, NULL, pt_http_on_request, s, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
-				  MHD_OPTION_NOTIFY_COMPLETED, pt_http_on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection, s,
-				  MHD_OPTION_URI_LOG_CALLBACK, pt_http_on_uri, s, MHD_OPTION_UNESCAPE_CALLBACK, pt_http_on_unescape, s,
-				  MHD_OPTION_ARRAY, opt, MHD_OPTION_END);
+				  MHD_OPTION_NOTIFY_COMPLETED, pt_http_on_completed, s, MHD_OPTION_NOTIFY_CONNECTION,
+				  on_connection, s, MHD_OPTION_URI_LOG_CALLBACK, pt_http_on_uri, s, MHD_OPTION_UNESCAPE_CALLBACK,
+				  pt_http_on_unescape, s, MHD_OPTION_ARRAY, opt, MHD_OPTION_END);
 	return s->mhd ? PT_OK : pt_fail_sys(err, PT_E_INTERNAL, "start HTTP server on %s", s->conf.listen);
 }
 
@@ -279,15 +289,16 @@ void pt_http_server_stats(const struct pt_http_server *s, struct pt_http_stats *
 {
 	unsigned held = atomic_load(&s->held), open = atomic_load(&s->open);
 
-	*ret = (struct pt_http_stats){ .connections = atomic_load(&s->connections), .active = open > held ? open - held : 0,
-				       .held = held };
+	*ret = (struct pt_http_stats){ .connections = atomic_load(&s->connections),
+					.active = open > held ? open - held : 0,
+					.held = held };
 }
 
 void pt_http_server_quiesce(struct pt_http_server *s)
 {
 	if (atomic_exchange(&s->quiet, true))
 		return;
-	(void)MHD_quiesce_daemon(s->mhd); /* gives back our listen_fd, which we close when the threads have ended */
+	(void)MHD_quiesce_daemon(s->mhd);        /* gives back our listen_fd, which we close when the threads have ended */
 	(void)shutdown(s->listen_fd, SHUT_RDWR); /* the kernel refuses new connections at once */
 }
 

@@ -18,9 +18,10 @@ struct pt_http_route {
 	size_t body_max;    /* bytes; larger is refused with 413 while it streams in; 0 = no body allowed (400) */
 	/* The whole body is there (pt_http_body()).  NULL on a streaming route. */
 	void (*handle)(struct pt_http_req *r, void *ctx);
-	/* Streaming route: begin once the headers are in (may reply at once, e.g. 401: the body is then discarded and the
-	 * connection closed), chunk for each piece, end when the body is complete (replies or holds), abort instead of end
-	 * when the client goes away, sends too much or is too slow.  chunk and begin return < 0 with err to refuse. */
+	/* Streaming route: begin once the headers are in (may reply at once, e.g. 401: a small body is then read and thrown
+	 * away, a large one ends the connection; may not hold), chunk for each piece, end when the body is complete (replies or
+	 * holds), abort (may be NULL) instead of end when the client goes away, sends too much, is too slow, or chunk
+	 * refused.  chunk and begin return < 0 with err to refuse; after begin refused or replied nothing more is called. */
 	int (*begin)(struct pt_http_req *r, void *ctx, struct pt_err *err);
 	int (*chunk)(struct pt_http_req *r, void *ctx, const void *data, size_t n, struct pt_err *err);
 	void (*end)(struct pt_http_req *r, void *ctx);
@@ -34,11 +35,13 @@ struct pt_http_server_conf {
 	unsigned threads;        /* 1 to 64 */
 	unsigned max_connections; /* 0 = what the file limit allows */
 	unsigned idle_timeout_s; /* for a connection that sends or takes nothing; held requests do not count as idle */
-	unsigned body_timeout_s; /* a request's headers and body must be in by then (slow clients): 408 */
+	unsigned body_timeout_s; /* a request's headers and body must be in by then (slow clients), a large body gets 1 s more
+				    for each 16 KiB that came: 408 */
 	const struct pt_http_route *routes;
 	size_t n_routes;
 	void *ctx;               /* handed to every handler */
-	/* Called for each finished request (any thread), for metrics and access logs; may be NULL. */
+	/* Called for each finished request (any thread), for metrics and access logs; may be NULL.  route is NULL when none
+	 * matched; status 0: the client left before a response. */
 	void (*done)(void *ctx, const struct pt_http_route *route, int status, int64_t elapsed_us, uint64_t bytes_out);
 	/* Write an error as response body; NULL = {"error":{code,message,hint,retryable,native_code}}. */
 	void (*write_error)(const struct pt_err *err, struct pt_buf *out);
@@ -54,13 +57,14 @@ struct pt_http_stats {
 void pt_http_server_stats(const struct pt_http_server *s, struct pt_http_stats *ret);
 /* Stop accepting; every later response carries "Connection: close".  Held requests stay with their holders. */
 void pt_http_server_quiesce(struct pt_http_server *s);
-/* Wait up to most_ms for open requests (active and held), then close everything and free.  NULL is fine. */
+/* Wait up to most_ms for open requests (active and held), then close everything and free.  NULL is fine.  A holder that has not
+ * replied by then is told gone(), the server answers 503 in its place, and it must not reply after gone() has returned. */
 void pt_http_server_stop(struct pt_http_server *s, int64_t most_ms);
 
 /* --- request (valid from the handler's call to the reply) --- */
 const struct pt_http_route *pt_http_req_route(const struct pt_http_req *r);
 const char *pt_http_method(const struct pt_http_req *r);
-const char *pt_http_path(const struct pt_http_req *r);
+const char *pt_http_path(const struct pt_http_req *r); /* as it was sent, still encoded, without the query */
 const char *pt_http_param(const struct pt_http_req *r, const char *name); /* path segment {name}, URL-decoded; never NULL for a declared one */
 const char *pt_http_query(const struct pt_http_req *r, const char *name); /* URL-decoded, NULL = absent */
 /* Call fn for each query argument; stops at < 0 and returns it. */
@@ -74,7 +78,8 @@ void pt_http_set_data(struct pt_http_req *r, void *data, void (*free_fn)(void *)
 void *pt_http_data(const struct pt_http_req *r);
 
 /* --- response --- */
-void pt_http_set_header(struct pt_http_req *r, const char *name, const char *value); /* before the reply; copied */
+/* Before the reply; copied; 2.5 KiB in all.  Cache-Control replaces the default no-store. */
+void pt_http_set_header(struct pt_http_req *r, const char *name, const char *value);
 void pt_http_reply(struct pt_http_req *r, int status, const char *content_type, const void *body, size_t n); /* copies */
 void pt_http_reply_buf(struct pt_http_req *r, int status, const char *content_type, struct pt_buf *b);       /* takes b's memory */
 void pt_http_reply_json(struct pt_http_req *r, int status, struct pt_buf *b); /* pt_http_reply_buf with application/json; a bad b becomes 500 */
@@ -86,7 +91,9 @@ void pt_http_reply_err(struct pt_http_req *r, const struct pt_err *err);
 void pt_http_reply_stream(struct pt_http_req *r, int status, const char *content_type, int64_t size,
 			  ssize_t (*read)(void *arg, char *buf, size_t max), void (*free_fn)(void *arg), void *arg);
 
-/* Keep the request open after the handler returns.  gone (may be NULL; any thread) tells that the client has left: the
- * holder still owes one reply, whose content nobody sees. */
+/* Keep the request open after the handler returns.  gone (may be NULL; another thread) tells that the client has closed its side:
+ * the holder still owes one reply (gone may give it), whose content nobody sees.  gone may come while another thread is
+ * replying: what arg points to must live until the free_fn of pt_http_set_data(), which never runs before gone has
+ * returned; gone must not touch r unless it knows, by the holder's own lock, that nobody has replied. */
 void pt_http_hold(struct pt_http_req *r, void (*gone)(void *arg), void *arg);
 #endif

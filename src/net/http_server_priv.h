@@ -19,6 +19,7 @@ enum {
 	PT_HTTP_HEADER_COST = 80,        /* MHD's record of one header, from the same memory */
 	PT_HTTP_SMALL_REST = 64 * 1024,  /* a refused request's body up to this size is read, so that the connection stays */
 	PT_HTTP_LINGER_MS = 2000,        /* how long a connection is drained after an early refusal */
+	PT_HTTP_LEAST_RATE = 16,         /* bytes per millisecond that a long body must keep up */
 	PT_HTTP_TICK_MS = 400,
 };
 
@@ -52,26 +53,26 @@ struct pt_http_req {
 	void *tls; /* gnutls session, NULL = plain */
 	int fd;
 	unsigned slot;
-	_Atomic int phase;           /* enum pt_http_phase */
-	_Atomic int64_t since_ms;    /* of the connection, the request, the linger or the idleness */
-	bool watched;                /* in the watcher's epoll set; T only */
-	bool left;                   /* under the lock: the client has closed its side */
+	_Atomic int phase;        /* enum pt_http_phase */
+	_Atomic int64_t since_ms; /* of the connection, the request, the linger or the idleness */
+	bool watched;             /* in the watcher's epoll set; T only */
+	bool left;                /* under the lock: the client has closed its side */
 	char peer[48];
 	/* of the request; T only unless said */
-	const char *uri;             /* as MHD gave it, to recognise it among the arguments */
+	const char *uri; /* as MHD gave it, to recognise it among the arguments */
 	const char *method, *path;
-	const char *bad;             /* what is wrong with its framing, NULL = nothing */
+	const char *bad; /* what is wrong with its framing, NULL = nothing */
 	const struct pt_http_route *route;
 	struct pt_http_slice names[PT_HTTP_PARAMS];
 	const char *values[PT_HTTP_PARAMS];
 	unsigned n_params;
 	char param_text[96], *param_heap;
-	int64_t expected;            /* Content-Length, -1 = chunked, 0 = no body */
+	int64_t expected; /* Content-Length, -1 = chunked, 0 = no body */
 	int64_t start_ns;
 	struct pt_buf body, headers; /* headers: "Name\0value\0" … of the response */
 	uint64_t got, bytes_out;
 	bool seen, chunked, expect, begun, ended, headers_over, close;
-	bool body_done;              /* everything the client sends is here */
+	bool body_done; /* everything the client sends is here */
 	int sent_status;
 	void *data;
 	void (*data_free)(void *);

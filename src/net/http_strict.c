@@ -54,7 +54,8 @@ static void content_length(struct scan *sc, const char *v, size_t n)
 	if (sc->lengths++)
 		sc->r->bad = "Content-Length stands twice";
 	for (size_t i = 0; i < n; i++)
-		if (v[i] < '0' || v[i] > '9' || __builtin_mul_overflow(len, 10, &len) || __builtin_add_overflow(len, v[i] - '0', &len))
+		if (v[i] < '0' || v[i] > '9' || __builtin_mul_overflow(len, 10, &len) ||
+		    __builtin_add_overflow(len, v[i] - '0', &len))
 			sc->r->bad = "Content-Length is not a number";
 	if (!n)
 		sc->r->bad = "Content-Length is empty";

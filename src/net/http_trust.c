@@ -13,8 +13,8 @@
 enum { CA_MAX = 1 << 20 };
 
 static const char *const dirs[] = { "/etc/ssl/certs", "/etc/pki/tls/certs" };
-static const char *const bundles[] = { "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem",
-				       "/etc/ssl/cert.pem" };
+static const char *const bundles[] = { "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt",
+				       "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem" };
 
 /* Does the folder have a name like "5ad8a5d6.0" (openssl rehash)? */
 static bool hashed(const char *dir)
@@ -154,10 +154,11 @@ int pt_trust_fail(const struct pt_trust *t, const char *host, const char *text, 
 			return pt_hint(err, "the server's certificate is for another name: check the host in the URL");
 		return PT_E_TLS;
 	}
-	pt_fail(err, PT_E_TLS, "TLS with %s: the certificate of '%s' is not accepted, issuer '%s': %s", host, t->subject, t->issuer,
-		X509_verify_cert_error_string(t->verify_error));
+	pt_fail(err, PT_E_TLS, "TLS with %s: the certificate of '%s' is not accepted, issuer '%s': %s", host, t->subject,
+		t->issuer, X509_verify_cert_error_string(t->verify_error));
 	if (t->verify_error == X509_V_ERR_CERT_HAS_EXPIRED || t->verify_error == X509_V_ERR_CERT_NOT_YET_VALID)
-		return pt_hint(err, "compare this machine's clock with the certificate's dates; if the clock is right, the server needs a new "
+		return pt_hint(err, "compare this machine's clock with the certificate's dates; if the clock is right, the "
+				    "server needs a new "
 				    "certificate");
 	return pt_hint(err, "add the CA to --ca-file/POSTERN_CA_FILE; is a TLS-inspecting proxy in the path?");
 }

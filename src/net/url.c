@@ -116,7 +116,8 @@ void pt_url_masked(const char *text, struct pt_buf *out)
 		if (*c == '@')
 			at = c;
 	/* A password that holds a "/" or "?" not encoded: hide up to the last "@" of the whole text rather than show a part. */
-	if (!at && (colon = strchr(p, ':')) && colon < end && strrchr(end, '@') && strspn(colon + 1, "0123456789") != (size_t)(end - colon - 1))
+	if (!at && (colon = strchr(p, ':')) && colon < end && strrchr(end, '@') &&
+	    strspn(colon + 1, "0123456789") != (size_t)(end - colon - 1))
 		at = strrchr(end, '@');
 	colon = at ? memchr(p, ':', (size_t)(at - p)) : NULL;
 	if (!colon) {
@@ -199,7 +200,7 @@ bool pt_cidr_has(const struct pt_cidr *c, const struct sockaddr *sa)
 	}
 	if (family != net_family)
 		return false;
-	a = mapped			       ? &six->sin6_addr.s6_addr[12]
+	a = mapped                     ? &six->sin6_addr.s6_addr[12]
 	    : sa->sa_family == AF_INET ? (const void *)&((const struct sockaddr_in *)(const void *)sa)->sin_addr
 				       : six->sin6_addr.s6_addr;
 	if (memcmp(a, net, bits / 8) != 0)

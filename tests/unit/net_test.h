@@ -18,18 +18,20 @@ static inline void nap_ms(long ms)
 }
 
 /* Wait until the expression is true; its last value. */
-#define wait_until(ms, cond)                                            \
-	({                                                              \
-		int64_t end_ = pt_mono_ms() + (ms);                     \
-		bool yes_;                                              \
-		while (!(yes_ = (cond)) && pt_mono_ms() < end_)         \
-			nap_ms(2);                                      \
-		yes_;                                                   \
+#define wait_until(ms, cond)                                                                                                     \
+	({                                                                                                                       \
+		int64_t end_ = pt_mono_ms() + (ms);                                                                              \
+		bool yes_;                                                                                                       \
+		while (!(yes_ = (cond)) && pt_mono_ms() < end_)                                                                  \
+			nap_ms(2);                                                                                               \
+		yes_;                                                                                                            \
 	})
 
 static inline PT_UNUSED int dial(unsigned port)
 {
-	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in sa = { .sin_family = AF_INET,
+				  .sin_port = htons((uint16_t)port),
+				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	if (fd >= 0 && connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0) {
@@ -121,12 +123,15 @@ static inline PT_UNUSED int sh(const char *fmt, ...)
 /* A CA and a certificate for localhost and 127.0.0.1 in dir: ca.pem, cert.pem, key.pem. */
 static inline PT_UNUSED bool make_certs(const char *dir)
 {
-	return sh("cd %s && { openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 2 "
+	return sh("cd %s && { openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem "
+		  "-days 2 "
 		  "-subj '/O=Postern Test/CN=Test Inspecting CA' -addext basicConstraints=critical,CA:TRUE && "
-		  "openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out req.pem -subj '/CN=localhost' && "
+		  "openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out req.pem -subj "
+		  "'/CN=localhost' && "
 		  "printf 'subjectAltName=DNS:localhost,IP:127.0.0.1' > ext && "
 		  "openssl x509 -req -in req.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out cert.pem; } "
-		  ">openssl.log 2>&1", dir) == 0;
+		  ">openssl.log 2>&1",
+		  dir) == 0;
 }
 
 static inline PT_UNUSED long rss_kib(void)

@@ -30,7 +30,8 @@ int main(void)
 		most = w > most ? w : most;
 		sum += w;
 	}
-	ok(least < 50 && most > 4950 && most <= 5000, "spread over the whole range (%lld to %lld)", (long long)least, (long long)most);
+	ok(least < 50 && most > 4950 && most <= 5000, "spread over the whole range (%lld to %lld)", (long long)least,
+	   (long long)most);
 	ok(sum / 10000 > 2350 && sum / 10000 < 2650, "evenly: mean %lld", (long long)(sum / 10000));
 	is_int(pt_backoff_fail(&b, 30000), 30000, "Retry-After is kept");
 	/* a success that does not last resets nothing */

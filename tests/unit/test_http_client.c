@@ -8,16 +8,16 @@
 #include <stdatomic.h>
 #include <stdarg.h>
 
-static struct pt_http_server *srv, *tls_srv;
-static unsigned port, tls_port;
+static struct pt_http_server *srv, *tls_srv, *other_srv;
+static unsigned port, tls_port, other_port;
 static const char *dir;
 static _Atomic unsigned hits;
 static char last_auth[200], last_type[80], last_ua[80], last_expect[40];
 
 static void note(struct pt_http_req *r)
 {
-	const char *a = pt_http_header(r, "authorization"), *t = pt_http_header(r, "content-type"), *u = pt_http_header(r, "user-agent"),
-		   *e = pt_http_header(r, "expect");
+	const char *a = pt_http_header(r, "authorization"), *t = pt_http_header(r, "content-type"),
+		   *u = pt_http_header(r, "user-agent"), *e = pt_http_header(r, "expect");
 
 	snprintf(last_auth, sizeof(last_auth), "%s", a ? a : "-");
 	snprintf(last_type, sizeof(last_type), "%s", t ? t : "-");
@@ -125,8 +125,12 @@ static struct pt_http_server *serve(bool tls, unsigned *ret_port)
 	char cert[200], key[200];
 	struct pt_err err = { 0 };
 	struct pt_http_server *s = NULL;
-	struct pt_http_server_conf conf = { .listen = "127.0.0.1:0", .threads = 2, .idle_timeout_s = 60, .body_timeout_s = 60,
-					    .routes = routes, .n_routes = PT_COUNT(routes) };
+	struct pt_http_server_conf conf = { .listen = "127.0.0.1:0",
+					    .threads = 2,
+					    .idle_timeout_s = 60,
+					    .body_timeout_s = 60,
+					    .routes = routes,
+					    .n_routes = PT_COUNT(routes) };
 
 	snprintf(cert, sizeof(cert), "%s/cert.pem", dir);
 	snprintf(key, sizeof(key), "%s/key.pem", dir);
@@ -196,22 +200,33 @@ static void test_plain(void)
 	unsigned before;
 
 	for (size_t i = 0; i < PT_COUNT(t); i++) {
-		struct pt_http_call call = { .method = t[i].method, .url = url("http://127.0.0.1:%u/echo", port), .body = t[i].body,
-					     .body_size = t[i].body ? (int64_t)strlen(t[i].body) : 0, .out = &b, .on_header = on_header };
+		struct pt_http_call call = { .method = t[i].method,
+					     .url = url("http://127.0.0.1:%u/echo", port),
+					     .body = t[i].body,
+					     .body_size = t[i].body ? (int64_t)strlen(t[i].body) : 0,
+					     .out = &b,
+					     .on_header = on_header };
 
 		pt_buf_clear(&b);
 		seen_header[0] = '\0';
 		is_int(pt_http_do(c, &call, &err), 0, "%s%s", t[i].method, t[i].body ? " with a body" : "");
 		is_str(b.p, t[i].want, "its answer");
 		ok(call.status == 200 && strcmp(seen_header, "Forty Two") == 0 && strcmp(call.content_type, "text/plain") == 0 &&
-			   strcmp(call.peer, "127.0.0.1") == 0 && call.total_us > 0 && call.retry_after_ms == -1, "status, headers, peer, times");
+			   strcmp(call.peer, "127.0.0.1") == 0 && call.total_us > 0 && call.retry_after_ms == -1,
+		   "status, headers, peer, times");
 		is_str(last_type, "-", "no invented content type");
 	}
 	pt_http_server_stats(srv, &st);
 	is_int(st.connections, 1, "all on one connection");
 	is_str(last_ua, "unit/1", "user agent");
-	struct pt_http_call call = { .method = "POST", .url = url("http://127.0.0.1:%u/echo", port), .headers = headers, .body = "x",
-				     .body_size = 1, .basic_user = "key_1", .basic_password = "pass:word", .once = true };
+	struct pt_http_call call = { .method = "POST",
+				     .url = url("http://127.0.0.1:%u/echo", port),
+				     .headers = headers,
+				     .body = "x",
+				     .body_size = 1,
+				     .basic_user = "key_1",
+				     .basic_password = "pass:word",
+				     .once = true };
 	is_int(pt_http_do(c, &call, &err), 0, "headers and login");
 	pt_buf_str(&want, "Basic ");
 	pt_buf_base64(&want, "key_1:pass:word", 15);
@@ -276,8 +291,12 @@ static void test_stream(void)
 	struct pt_err err = { 0 };
 	uint64_t got = 0;
 	long rss = rss_kib();
-	struct pt_http_call call = { .method = "PUT", .url = url("http://127.0.0.1:%u/upload", port), .read = gen_read, .arg = &g,
-				     .body_size = (int64_t)g.left, .out = &b };
+	struct pt_http_call call = { .method = "PUT",
+				     .url = url("http://127.0.0.1:%u/upload", port),
+				     .read = gen_read,
+				     .arg = &g,
+				     .body_size = (int64_t)g.left,
+				     .out = &b };
 
 	is_int(pt_http_do(c, &call, &err), 0, "256 MiB up with a length");
 	is_str(b.p, "268435456", "all there");
@@ -296,8 +315,10 @@ static void test_stream(void)
 	is_str(err.msg, "enough", "and message");
 	call.read = gen_fail;
 	is_int(pt_http_do(c, &call, &err), PT_E_IO, "a body that cannot be read");
-	call = (struct pt_http_call){ .method = "GET", .url = url("http://127.0.0.1:%u/download?size=268435456", port), .on_data = count_data,
-				      .arg = &got };
+	call = (struct pt_http_call){ .method = "GET",
+				       .url = url("http://127.0.0.1:%u/download?size=268435456", port),
+				       .on_data = count_data,
+				       .arg = &got };
 	is_int(pt_http_do(c, &call, &err), 0, "256 MiB down");
 	is_int(got, 268435456, "all there");
 	ok(rss_kib() - rss < 8192, "with flat memory (+%ld KiB)", rss_kib() - rss);
@@ -362,7 +383,12 @@ static void *fire_soon(void *arg)
 	return NULL;
 }
 
-static int only_port_80(void *arg, const void *sa, struct pt_err *err)
+static int first_only(void *arg, const void *sa, struct pt_err *err)
+{
+	return ++*(int *)arg > 1 ? pt_fail(err, PT_E_BLOCKED, "not there") : 0;
+}
+
+static int no_loopback(void *arg, const void *sa, struct pt_err *err)
 {
 	struct pt_cidr loop;
 
@@ -424,8 +450,10 @@ static void test_failures(void)
 		int want;
 	} odd[] = {
 		{ "closed without an answer", "", false, PT_E_CONNECTION_LOST },
-		{ "closed in the middle of a body", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", false, PT_E_CONNECTION_LOST },
-		{ "closed in the middle of a chunk", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nabc", false, PT_E_CONNECTION_LOST },
+		{ "closed in the middle of a body", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", false,
+		  PT_E_CONNECTION_LOST },
+		{ "closed in the middle of a chunk", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nabc", false,
+		  PT_E_CONNECTION_LOST },
 		{ "not HTTP", "SSH-2.0-OpenSSH_9.2\r\n", false, PT_E_PROTOCOL },
 		{ "silence", "", true, PT_E_TIMEOUT },
 		{ "silence in the middle of a body", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", true, PT_E_TIMEOUT },
@@ -453,7 +481,9 @@ static void test_failures(void)
 		struct odd o = { .text = odd[i].text, .hold = odd[i].hold };
 
 		odd_start(&o);
-		call = (struct pt_http_call){ .method = "GET", .url = url("http://127.0.0.1:%u/", o.port), .stall_timeout_ms = 300 };
+		call = (struct pt_http_call){ .method = "GET",
+					       .url = url("http://127.0.0.1:%u/", o.port),
+					       .stall_timeout_ms = 300 };
 		from = pt_mono_ms();
 		is_int(pt_http_do(c, &call, &err), odd[i].want, "%s: %s", odd[i].name, err.msg);
 		ok(pt_mono_ms() - from < 1500, "in time");
@@ -482,12 +512,20 @@ static void test_failures(void)
 	/* the client is usable after all that */
 	call = (struct pt_http_call){ .method = "GET", .url = url("http://127.0.0.1:%u/echo", port) };
 	is_int(pt_http_do(c, &call, &err), 0, "the client works on");
-	call.allow_address = only_port_80;
+	call.allow_address = no_loopback;
 	call.allow_arg = &asked;
 	is_int(pt_http_do(c, &call, &err), PT_E_BLOCKED, "a refused address: %s", err.msg);
 	ok(asked == 1, "although a connection to it was open");
 	call.url = url("http://localhost:%u/echo", port);
 	is_int(pt_http_do(c, &call, &err), PT_E_BLOCKED, "also by name");
+	/* the first address may pass, the redirect's may not, although a connection to it is kept */
+	call = (struct pt_http_call){ .method = "GET", .url = url("http://127.0.0.1:%u/echo", port) };
+	is_int(pt_http_do(c, &call, &err), 0, "keep one");
+	call = (struct pt_http_call){ .method = "GET", .allow_address = first_only, .allow_arg = &asked, .follow = true };
+	asked = 0;
+	call.url = url("http://127.0.0.1:%u/status/302?to=http://127.0.0.1:%u/echo", other_port, port);
+	is_int(pt_http_do(c, &call, &err), PT_E_BLOCKED, "a redirect is asked about too");
+	is_int(asked, 2, "two questions");
 	pt_http_client_free(c);
 }
 
@@ -532,8 +570,10 @@ static void test_tls(void)
 	is_int(pt_http_do(c, &call, &err), 0, "trusted by the CA's base64");
 	pt_http_client_free(c);
 	c = NULL;
-	is_int(pt_http_client_new(&c, &(struct pt_http_client_conf){ .ca = "/no/such.pem" }, &err), PT_E_INVALID, "no such CA file: %s", err.msg);
-	is_int(pt_http_client_new(&c, &(struct pt_http_client_conf){ .ca = "aGVsbG8=" }, &err), PT_E_INVALID, "base64 of no PEM: %s", err.msg);
+	is_int(pt_http_client_new(&c, &(struct pt_http_client_conf){ .ca = "/no/such.pem" }, &err), PT_E_INVALID,
+	       "no such CA file: %s", err.msg);
+	is_int(pt_http_client_new(&c, &(struct pt_http_client_conf){ .ca = "aGVsbG8=" }, &err), PT_E_INVALID,
+	       "base64 of no PEM: %s", err.msg);
 }
 
 /* --- proxies --- */
@@ -552,7 +592,8 @@ static bool proxy_start(struct proxy *p, const char *name, const char *auth)
 	snprintf(conf, sizeof(conf), "%s/%s.conf", dir, name);
 	snprintf(p->log, sizeof(p->log), "%s/%s.log", dir, name);
 	f = fopen(conf, "we");
-	fprintf(f, "Port %u\nListen 127.0.0.1\nTimeout 60\nMaxClients 20\nLogLevel Connect\nLogFile \"%s\"\nAllow 127.0.0.1\n", p->port, p->log);
+	fprintf(f, "Port %u\nListen 127.0.0.1\nTimeout 60\nMaxClients 20\nLogLevel Connect\nLogFile \"%s\"\nAllow 127.0.0.1\n",
+		p->port, p->log);
 	fprintf(f, "ConnectPort %u\n%s", tls_port, auth);
 	fclose(f);
 	p->pid = fork();
@@ -592,13 +633,20 @@ static void test_proxy(void)
 		const char *no_proxy, *host;
 		bool direct;
 	} t[] = {
-		{ "127.0.0.1", "127.0.0.1", true },	       { "127.0.0.0/8", "127.0.0.1", true },
-		{ "10.0.0.0/8, 127.0.0.0/8", "127.0.0.1", true }, { "10.0.0.0/8", "127.0.0.1", false },
-		{ "localhost", "localhost", true },	       { "LOCALHOST", "localhost", true },
-		{ "*", "localhost", true },		       { "example.com,*", "localhost", true },
-		{ ".localhost", "a.localhost", true },	       { "*.localhost", "a.localhost", true },
-		{ "localhost", "a.localhost", true },	       { "ocalhost", "localhost", false },
-		{ "127.0.0.0/8", "localhost", false },	       { "", "localhost", false },
+		{ "127.0.0.1", "127.0.0.1", true },
+		{ "127.0.0.0/8", "127.0.0.1", true },
+		{ "10.0.0.0/8, 127.0.0.0/8", "127.0.0.1", true },
+		{ "10.0.0.0/8", "127.0.0.1", false },
+		{ "localhost", "localhost", true },
+		{ "LOCALHOST", "localhost", true },
+		{ "*", "localhost", true },
+		{ "example.com,*", "localhost", true },
+		{ ".localhost", "a.localhost", true },
+		{ "*.localhost", "a.localhost", true },
+		{ "localhost", "a.localhost", true },
+		{ "ocalhost", "localhost", false },
+		{ "127.0.0.0/8", "localhost", false },
+		{ "", "localhost", false },
 	};
 
 	snprintf(ca, sizeof(ca), "%s/ca.pem", dir);
@@ -632,11 +680,13 @@ static void test_proxy(void)
 			call.url = tls ? url("https://localhost:%u/echo", tls_port) : url("http://localhost:%u/echo", port);
 			if (i == 2 && !tls) {
 				/* tinyproxy answers a plain request's wrong password with 401, as if it were the server */
-				ok(pt_http_do(c, &call, &err) == 0 ? call.status == 401 : err.code == PT_E_PROXY, "wrong password, http");
+				ok(pt_http_do(c, &call, &err) == 0 ? call.status == 401 : err.code == PT_E_PROXY,
+				   "wrong password, http");
 				pt_http_client_free(c);
 				continue;
 			}
-			is_int(pt_http_do(c, &call, &err), i ? PT_E_PROXY : 0, "login '%s', %s", login[i], tls ? "https" : "http");
+			is_int(pt_http_do(c, &call, &err), i ? PT_E_PROXY : 0, "login '%s', %s", login[i],
+			       tls ? "https" : "http");
 			if (i) {
 				ok(strcmp(err.native, "407") == 0 || strcmp(err.native, "401") == 0, "status %s", err.native);
 				ok(strstr(err.hint, "user:password") || strcmp(err.native, "401") == 0, "the hint: %s", err.hint);
@@ -665,7 +715,8 @@ static void test_proxy(void)
 		conf.no_proxy = t[i].no_proxy;
 		c = client(&conf);
 		call.url = url("http://%s:%u/echo", t[i].host, port);
-		is_int(pt_http_do(c, &call, &err), t[i].direct ? 0 : PT_E_PROXY, "NO_PROXY '%s', host %s", t[i].no_proxy, t[i].host);
+		is_int(pt_http_do(c, &call, &err), t[i].direct ? 0 : PT_E_PROXY, "NO_PROXY '%s', host %s", t[i].no_proxy,
+		       t[i].host);
 		pt_http_client_free(c);
 	}
 	/* the environment is not read */
@@ -701,6 +752,7 @@ int main(void)
 	ok(make_certs(dir), "certificates made");
 	srv = serve(false, &port);
 	tls_srv = serve(true, &tls_port);
+	other_srv = serve(false, &other_port);
 	test_plain();
 	test_stream();
 	test_error_of();
@@ -709,6 +761,7 @@ int main(void)
 	test_proxy();
 	pt_http_server_stop(srv, 2000);
 	pt_http_server_stop(tls_srv, 2000);
+	pt_http_server_stop(other_srv, 2000);
 	sh("rm -rf %s", dir);
 	return tap_end();
 }

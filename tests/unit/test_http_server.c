@@ -46,8 +46,8 @@ static void h_echo(struct pt_http_req *r, void *ctx)
 
 	body = pt_http_body(r, &n);
 	pt_http_set_data(r, malloc(8), on_free);
-	pt_buf_fmt(&b, "%s %s id=%s q=%s x=%s peer=%s expected=%lld ", pt_http_method(r), pt_http_path(r), id ? id : "-", q ? q : "-",
-		   h ? h : "-", pt_http_peer(r), (long long)pt_http_body_expected(r));
+	pt_buf_fmt(&b, "%s %s id=%s q=%s x=%s peer=%s expected=%lld ", pt_http_method(r), pt_http_path(r), id ? id : "-",
+		   q ? q : "-", h ? h : "-", pt_http_peer(r), (long long)pt_http_body_expected(r));
 	pt_http_query_each(r, one_arg, &b);
 	pt_buf_chr(&b, ' ');
 	pt_buf_add(&b, body, n);
@@ -205,7 +205,8 @@ static void h_download(struct pt_http_req *r, void *ctx)
 	src->left = strtoull(size, NULL, 10);
 	src->fail_at_end = mode && strchr(mode, 'f');
 	pt_http_reply_stream(r, 200, "application/octet-stream",
-			     chunked ? -1 : (int64_t)src->left + (mode && strchr(mode, 's') ? 1000 : 0), source_read, on_free, src);
+			     chunked ? -1 : (int64_t)src->left + (mode && strchr(mode, 's') ? 1000 : 0), source_read, on_free,
+			     src);
 }
 
 static const struct pt_http_route routes[] = {
@@ -229,8 +230,12 @@ static void start(unsigned threads, unsigned body_timeout, const char *dir)
 {
 	static char cert[200], key[200];
 	struct pt_err err = { 0 };
-	struct pt_http_server_conf conf = { .listen = "127.0.0.1:0", .threads = threads, .idle_timeout_s = 60,
-					    .body_timeout_s = body_timeout, .routes = routes, .n_routes = PT_COUNT(routes),
+	struct pt_http_server_conf conf = { .listen = "127.0.0.1:0",
+					    .threads = threads,
+					    .idle_timeout_s = 60,
+					    .body_timeout_s = body_timeout,
+					    .routes = routes,
+					    .n_routes = PT_COUNT(routes),
 					    .done = on_done };
 
 	if (dir) {
@@ -272,44 +277,71 @@ static void test_malformed(void)
 		bool closes;
 	} t[] = {
 		{ "a good request", "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200", false },
-		{ "Content-Length twice", "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc", "HTTP/1.1 400", true },
-		{ "different Content-Lengths", "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 3\r\n\r\nabc", "HTTP/1.1 400", true },
-		{ "Content-Length list", "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\nabc", "HTTP/1.1 400", true },
+		{ "Content-Length twice", "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+		  "HTTP/1.1 400", true },
+		{ "different Content-Lengths",
+		  "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 3\r\n\r\nabc", "HTTP/1.1 400", true },
+		{ "Content-Length list", "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\nabc", "HTTP/1.1 400",
+		  true },
 		{ "Content-Length +3", "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc", "HTTP/1.1 400", true },
 		{ "Content-Length -1", "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\nabc", "HTTP/1.1 400", true },
-		{ "Content-Length 0x3", "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 0x3\r\n\r\nabc", "HTTP/1.1 400", true },
+		{ "Content-Length 0x3", "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 0x3\r\n\r\nabc", "HTTP/1.1 400",
+		  true },
 		{ "Content-Length too large for 64 bits",
 		  "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\nabc", "HTTP/1.1 4", true },
 		{ "Content-Length with Transfer-Encoding",
-		  "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.1 400", true },
+		  "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		  "HTTP/1.1 400", true },
 		{ "Transfer-Encoding with Content-Length",
-		  "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n", "HTTP/1.1 400", true },
-		{ "Transfer-Encoding gzip", "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\nabc", "HTTP/1.1 400", true },
-		{ "Transfer-Encoding xchunked", "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", "HTTP/1.1 400", true },
+		  "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+		  "HTTP/1.1 400", true },
+		{ "Transfer-Encoding gzip", "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\nabc",
+		  "HTTP/1.1 400", true },
+		{ "Transfer-Encoding xchunked", "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+		  "HTTP/1.1 400", true },
 		{ "Transfer-Encoding gzip, chunked",
 		  "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "HTTP/1.1 400", true },
-		{ "Transfer-Encoding identity", "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", "HTTP/1.1 400", true },
+		{ "Transfer-Encoding identity", "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n",
+		  "HTTP/1.1 400", true },
 		{ "Transfer-Encoding twice",
-		  "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.1 400", true },
-		{ "Transfer-Encoding in HTTP/1.0", "PUT /echo/1 HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.", true },
-		{ "space before the colon", "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nContent-Length : 3\r\n\r\nabc", "HTTP/1.1 400", true },
-		{ "control byte in a value", "GET /hello HTTP/1.1\r\nHost: a\r\nX-A: b\x01""c\r\n\r\n", "HTTP/1.1 400", true },
-		{ "DEL in a value", "GET /hello HTTP/1.1\r\nHost: a\r\nX-A: b\x7f""c\r\n\r\n", "HTTP/1.1 400", true },
-		{ "control byte in a name", "GET /hello HTTP/1.1\r\nHost: a\r\nX\x02""A: b\r\n\r\n", "HTTP/1.1 400", true },
+		  "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		  "HTTP/1.1 400", true },
+		{ "Transfer-Encoding in HTTP/1.0", "PUT /echo/1 HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		  "HTTP/1.", true },
+		{ "space before the colon", "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nContent-Length : 3\r\n\r\nabc", "HTTP/1.1 400",
+		  true },
+		{ "control byte in a value",
+		  "GET /hello HTTP/1.1\r\nHost: a\r\nX-A: b\x01"
+		  "c\r\n\r\n",
+		  "HTTP/1.1 400", true },
+		{ "DEL in a value",
+		  "GET /hello HTTP/1.1\r\nHost: a\r\nX-A: b\x7f"
+		  "c\r\n\r\n",
+		  "HTTP/1.1 400", true },
+		{ "control byte in a name",
+		  "GET /hello HTTP/1.1\r\nHost: a\r\nX\x02"
+		  "A: b\r\n\r\n",
+		  "HTTP/1.1 400", true },
 		{ "bracket in a name", "GET /hello HTTP/1.1\r\nHost: a\r\nX(A: b\r\n\r\n", "HTTP/1.1 400", true },
 		{ "CR alone ends a line", "GET /hello HTTP/1.1\r\nHost: a\r\nX-A: b\rX-B: c\r\n\r\n", "HTTP/1.1 400", true },
-		{ "CR alone hides a header", "PUT /echo/1 HTTP/1.1\r\nHost: a\rTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.1 400", true },
+		{ "CR alone hides a header", "PUT /echo/1 HTTP/1.1\r\nHost: a\rTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		  "HTTP/1.1 400", true },
 		{ "LF alone ends a line", "GET /hello HTTP/1.1\r\nHost: a\nX-A: b\r\n\r\n", "HTTP/1.1 400", true },
 		{ "Host twice", "GET /hello HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "HTTP/1.1 400", true },
 		{ "no Host", "GET /hello HTTP/1.1\r\nX-A: b\r\n\r\n", "HTTP/1.1 400", true },
 		{ "NUL in the path", "GET /echo/a%00b HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 400", false },
 		{ "LF in the path", "GET /echo/a%0ab HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 400", false },
 		{ "half an escape in the path", "GET /echo/a%2 HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 400", false },
-		{ "raw control byte in the path", "GET /echo/a\x01""b HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 400", true },
+		{ "raw control byte in the path",
+		  "GET /echo/a\x01"
+		  "b HTTP/1.1\r\nHost: a\r\n\r\n",
+		  "HTTP/1.1 400", true },
 		{ "NUL in the query", "GET /echo/a?q=%00 HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 400", true },
 		{ "absolute URL", "GET http://a/hello HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 400", true },
-		{ "body where none is taken", "GET /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", "HTTP/1.1 400", false },
-		{ "body over the limit by its length", "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\nabc", "HTTP/1.1 413", true },
+		{ "body where none is taken", "GET /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", "HTTP/1.1 400",
+		  false },
+		{ "body over the limit by its length", "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\nabc",
+		  "HTTP/1.1 413", true },
 		{ "unknown path", "GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 404", false },
 		{ "unknown path below", "GET /hello/x HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 404", false },
 		{ "empty parameter", "GET /echo/ HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 404", false },
@@ -334,7 +366,8 @@ static void test_malformed(void)
 			ok(rc == 1, "%s: the connection is closed, not reset (%d)", t[i].name, rc);
 			body = strstr(b.p, "\r\n\r\n");
 			/* MHD 0.9.75 writes the head of its own page for a bad Content-Length twice; the close makes it harmless. */
-			ok(strstr(b.p, "<html>") || (body && !strstr(body + 4, "HTTP/1.1 4")), "%s: one response only", t[i].name);
+			ok(strstr(b.p, "<html>") || (body && !strstr(body + 4, "HTTP/1.1 4")), "%s: one response only",
+			   t[i].name);
 		} else {
 			size_t had = b.len;
 
@@ -424,15 +457,17 @@ static void test_requests(void)
 	before = atomic_load(&freed);
 
 	ask("GET /echo/a%2Fb%20c?q=x%26y+z&q2=&r HTTP/1.1\r\nHost: a\r\nX-Test: v w\r\n\r\n", &b, "[r=] ");
-	ok(strstr(b.p, "GET /echo/a%2Fb%20c id=a/b c q=x&y z x=v w peer=127.0.0.1 expected=0 [q=x&y z][q2=][r=]"), "decoded parts");
+	ok(strstr(b.p, "GET /echo/a%2Fb%20c id=a/b c q=x&y z x=v w peer=127.0.0.1 expected=0 [q=x&y z][q2=][r=]"),
+	   "decoded parts");
 	ok(strstr(b.p, "X-Mine: yes\r\n"), "a handler's header");
 	ask("GET /echo/fixed HTTP/1.1\r\nHost: a\r\n\r\n", &b, "hello");
 	ok(strstr(b.p, "hello"), "a literal segment wins over a parameter");
-	ask("PUT /echo/fixed HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody", &b, " body");
+	ask("PUT /echo/fixed HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody", &b, "}}");
 	is_int(strncmp(b.p, "HTTP/1.1 405", 12), 0, "and its methods are the only ones");
 	ask("PUT /echo/7 HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody", &b, " body");
 	ok(strstr(b.p, "PUT /echo/7 id=7 q=- x=- peer=127.0.0.1 expected=4  body"), "a small body");
-	ask("PUT /echo/7 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n", &b, "abcdefg");
+	ask("PUT /echo/7 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n", &b,
+	    "abcdefg");
 	ok(strstr(b.p, "expected=-1  abcdefg"), "a chunked body");
 	ok(wait_until(2000, atomic_load(&freed) == before + 3), "the handler's data is freed");
 	for (size_t i = 0; i < 1500000 / 10; i++)
@@ -449,13 +484,17 @@ static void test_requests(void)
 	pt_buf_clear(&b);
 	(void)puts_fd(fd, "HEAD /hello HTTP/1.1\r\nHost: a\r\n\r\nGET /echo/second HTTP/1.1\r\nHost: a\r\n\r\n");
 	(void)take(fd, &b, "id=second", 5000);
-	ok(strstr(b.p, "Content-Length: 6\r\n") && !strstr(b.p, "hello\n") && strstr(b.p, "id=second"), "HEAD, and a pipelined request");
+	ok(strstr(b.p, "Content-Length: 6\r\n") && !strstr(b.p, "hello\n") && strstr(b.p, "id=second"),
+	   "HEAD, and a pipelined request");
 	close(fd);
 	ask("GET /error/unauthenticated HTTP/1.1\r\nHost: a\r\n\r\n", &b, "}}");
 	ok(strstr(b.p, "HTTP/1.1 401") && strstr(b.p, "WWW-Authenticate: Bearer realm=\"postern\"\r\n") &&
-		   strstr(b.p, "WWW-Authenticate: Basic realm=\"postern\""), "401 offers Bearer and Basic");
-	ok(strstr(b.p, "{\"error\":{\"code\":\"unauthenticated\",\"message\":\"it \\\"failed\\\"\",\"hint\":\"try this\",\"retryable\":false,"
-		       "\"native_code\":\"42P01\"}}"), "the whole error document");
+		   strstr(b.p, "WWW-Authenticate: Basic realm=\"postern\""),
+	   "401 offers Bearer and Basic");
+	ok(strstr(b.p, "{\"error\":{\"code\":\"unauthenticated\",\"message\":\"it \\\"failed\\\"\",\"hint\":\"try "
+		       "this\",\"retryable\":false,"
+		       "\"native_code\":\"42P01\"}}"),
+	   "the whole error document");
 	ask("GET /error/limit_exceeded HTTP/1.1\r\nHost: a\r\n\r\n", &b, "}}");
 	ok(strstr(b.p, "HTTP/1.1 429") && strstr(b.p, "Retry-After: 1\r\n") && strstr(b.p, "\"retryable\":true"), "429");
 	ask("GET /error/unavailable HTTP/1.1\r\nHost: a\r\n\r\n", &b, "}}");
@@ -463,7 +502,8 @@ static void test_requests(void)
 	wait_until(3000, (pt_http_server_stats(srv, &st), st.connections == 0));
 	count = atomic_load(&done_count);
 	ask("GET /hello HTTP/1.1\r\nHost: a\r\n\r\n", &b, "hello");
-	ok(wait_until(2000, atomic_load(&done_count) == count + 1 && atomic_load(&done_status) == 200 && atomic_load(&done_bytes) == 6),
+	ok(wait_until(2000,
+		      atomic_load(&done_count) == count + 1 && atomic_load(&done_status) == 200 && atomic_load(&done_bytes) == 6),
 	   "done() tells status and bytes");
 }
 
@@ -477,7 +517,8 @@ static void test_hold(void)
 	fd = dial(port);
 	for (int i = 0; i < 2000; i++) {
 		pt_buf_clear(&b);
-		(void)puts_fd(fd, i % 2 ? "GET /race HTTP/1.1\r\nHost: a\r\n\r\n" : "PUT /race HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
+		(void)puts_fd(fd, i % 2 ? "GET /race HTTP/1.1\r\nHost: a\r\n\r\n"
+					: "PUT /race HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
 		bad += take(fd, &b, "answered", 5000) != 0;
 		if (bad)
 			break;
@@ -508,7 +549,8 @@ static void test_hold(void)
 		before = atomic_load(&gone_count);
 		if (round)
 			fd = dial(port);
-		(void)puts_fd(fd, round ? "POST /hold HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi" : "GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
+		(void)puts_fd(fd, round ? "POST /hold HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
+					: "GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
 		ok(wait_until(2000, atomic_load(&held_req) != NULL), "held again");
 		close(fd);
 		ok(wait_until(2000, atomic_load(&gone_count) == before + 1), "a client that leaves is noticed (%d)", round);
@@ -522,7 +564,8 @@ static void test_hold(void)
 		close(fd);
 	}
 	ok(wait_until(3000, atomic_load(&gone_count) == before + 50), "50 clients that leave at once are all noticed");
-	ok(wait_until(3000, (pt_http_server_stats(srv, &st), st.held == 0 && st.active == 0 && st.connections == 0)), "all is back to zero");
+	ok(wait_until(3000, (pt_http_server_stats(srv, &st), st.held == 0 && st.active == 0 && st.connections == 0)),
+	   "all is back to zero");
 }
 
 static void test_many(void)
@@ -619,7 +662,8 @@ static void test_stream(void)
 		if (!put(fd, mb, sizeof(mb)))
 			break;
 	rc = take(fd, &b, NULL, 5000);
-	ok(strncmp(b.p, "HTTP/1.1 422", 12) == 0 && strstr(b.p, "row 7 is bad") && rc == 1, "refused in the middle: error document, clean end (%d)", rc);
+	ok(strncmp(b.p, "HTTP/1.1 422", 12) == 0 && strstr(b.p, "row 7 is bad") && rc == 1,
+	   "refused in the middle: error document, clean end (%d)", rc);
 	close(fd);
 	ok(wait_until(2000, atomic_load(&aborted) == before + 1), "abort is called");
 	ok(wait_until(2000, atomic_load(&done_status) == 422), "done() tells 422");
@@ -639,8 +683,8 @@ static void test_stream(void)
 		for (size_t i = 0; i < 2; i++) {
 			fd = dial(port);
 			pt_buf_clear(&b);
-			snprintf(head, sizeof(head), "PUT /stream?mode=%s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", mode[i],
-				 big ? 8 << 20 : 5);
+			snprintf(head, sizeof(head), "PUT /stream?mode=%s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n",
+				 mode[i], big ? 8 << 20 : 5);
 			(void)puts_fd(fd, head);
 			for (int k = 0; big && k < 8; k++)
 				if (!put(fd, mb, sizeof(mb)))
@@ -648,7 +692,8 @@ static void test_stream(void)
 			if (!big)
 				(void)puts_fd(fd, "abcdeGET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
 			rc = take(fd, &b, big ? NULL : "hello", 5000);
-			ok(strncmp(b.p, status[i], 12) == 0 && rc == big, "refused by begin (%s), %s body", mode[i], big ? "large" : "small");
+			ok(strncmp(b.p, status[i], 12) == 0 && rc == big, "refused by begin (%s), %s body", mode[i],
+			   big ? "large" : "small");
 			close(fd);
 		}
 	}
@@ -690,11 +735,29 @@ static void test_slow(void)
 
 		pt_buf_clear(&b);
 		rc = take(fd[i], &b, NULL, 4000);
-		ok(rc == 1 && (t[i].says ? strncmp(b.p, "HTTP/1.1 408", 12) == 0 : !b.len), "%s: %s (%d)", t[i].name, t[i].says ? "408" : "closed", rc);
+		ok(rc == 1 && (t[i].says ? strncmp(b.p, "HTTP/1.1 408", 12) == 0 : !b.len), "%s: %s (%d)", t[i].name,
+		   t[i].says ? "408" : "closed", rc);
 		close(fd[i]);
 	}
 	ok(pt_mono_ms() - from < 3000, "in time");
 	ok(wait_until(2000, atomic_load(&aborted) == before + 1), "abort for the slow stream");
+	/* a large body that comes steadily may take longer, one that trickles may not */
+	for (int steady = 1; steady >= 0; steady--) {
+		static char piece[65536];
+
+		fd[0] = dial(port);
+		pt_buf_clear(&b);
+		(void)puts_fd(fd[0], "PUT /stream HTTP/1.1\r\nHost: a\r\nContent-Length: 1638400\r\n\r\n");
+		for (int k = 0; k < 25; k++) {
+			if (!put(fd[0], piece, steady ? sizeof(piece) : 100))
+				break;
+			nap_ms(100);
+		}
+		(void)take(fd[0], &b, "\r\n\r\n", 2000);
+		ok(strncmp(b.p, steady ? "HTTP/1.1 200" : "HTTP/1.1 408", 12) == 0,
+		   steady ? "2.5 s of steady body" : "2.5 s of trickle");
+		close(fd[0]);
+	}
 	/* a held request is not slow */
 	fd[0] = dial(port);
 	pt_buf_clear(&b);
@@ -747,10 +810,13 @@ static void test_tls(const char *dir)
 	int before = atomic_load(&gone_count), fd;
 	int64_t from;
 
-	is_int(tls_ask(dir, "NORMAL", "GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", &b), GNUTLS_TLS1_3, "TLS 1.3");
+	is_int(tls_ask(dir, "NORMAL", "GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", &b), GNUTLS_TLS1_3,
+	       "TLS 1.3");
 	ok(strstr(b.p, "hello\n"), "answered");
-	is_int(tls_ask(dir, "NORMAL:-VERS-ALL:+VERS-TLS1.2", "GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", &b), GNUTLS_TLS1_2, "TLS 1.2");
-	ok(tls_ask(dir, "LEGACY:-VERS-ALL:+VERS-TLS1.1:%COMPAT", "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n", &b) < 0, "TLS 1.1 is refused");
+	is_int(tls_ask(dir, "NORMAL:-VERS-ALL:+VERS-TLS1.2", "GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", &b),
+	       GNUTLS_TLS1_2, "TLS 1.2");
+	ok(tls_ask(dir, "LEGACY:-VERS-ALL:+VERS-TLS1.1:%COMPAT", "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n", &b) < 0,
+	   "TLS 1.1 is refused");
 	tls_ask(dir, "NORMAL", "GET /race HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", &b);
 	ok(strstr(b.p, "answered"), "held over TLS");
 	from = pt_mono_ms();

@@ -20,16 +20,34 @@ static void test_parse(void)
 		{ "s3://bucket/key", "s3", "bucket", 0, "", "/key" },
 		{ "http://h/a@b", "http", "h", 80, "", "/a@b" },
 	};
-	static const char *const bad[] = { "", "example.com", "://x", "http:/x", "http://", "http:///x", "http://a b/", "http://a:x/",
-					   "http://a:65536/", "http://a:/", "http://[::1", "http://[::1]x/", "http://[zz]/", "http://::1/",
-					   "http://a\nb/", "http://a<b/", "1http://a/", "averylongscheme://x/", "http://a\\b/", "http://u@/" };
+	static const char *const bad[] = { "",
+					   "example.com",
+					   "://x",
+					   "http:/x",
+					   "http://",
+					   "http:///x",
+					   "http://a b/",
+					   "http://a:x/",
+					   "http://a:65536/",
+					   "http://a:/",
+					   "http://[::1",
+					   "http://[::1]x/",
+					   "http://[zz]/",
+					   "http://::1/",
+					   "http://a\nb/",
+					   "http://a<b/",
+					   "1http://a/",
+					   "averylongscheme://x/",
+					   "http://a\\b/",
+					   "http://u@/" };
 	struct pt_url u;
 	struct pt_err err;
 
 	for (size_t i = 0; i < PT_COUNT(t); i++) {
 		is_int(pt_url_parse(t[i].url, &u, &err), 0, "%s", t[i].url);
 		ok(strcmp(u.scheme, t[i].scheme) == 0 && strcmp(u.host, t[i].host) == 0 && u.port == t[i].port &&
-			   strcmp(u.userinfo, t[i].userinfo) == 0 && strcmp(u.path, t[i].path) == 0, "its parts");
+			   strcmp(u.userinfo, t[i].userinfo) == 0 && strcmp(u.path, t[i].path) == 0,
+		   "its parts");
 	}
 	for (size_t i = 0; i < PT_COUNT(bad); i++)
 		is_int(pt_url_parse(bad[i], &u, &err), PT_E_INVALID, "refused: '%s'", i == 14 ? "(line break)" : bad[i]);
@@ -67,7 +85,8 @@ static void test_hostport(void)
 	unsigned port;
 
 	for (size_t i = 0; i < PT_COUNT(t); i++)
-		ok(pt_hostport_parse(t[i].text, host, &port, &err) == 0 && strcmp(host, t[i].host) == 0 && port == t[i].port, "%s", t[i].text);
+		ok(pt_hostport_parse(t[i].text, host, &port, &err) == 0 && strcmp(host, t[i].host) == 0 && port == t[i].port,
+		   "%s", t[i].text);
 	for (size_t i = 0; i < PT_COUNT(bad); i++)
 		is_int(pt_hostport_parse(bad[i], host, &port, &err), PT_E_INVALID, "refused: '%s'", bad[i]);
 }
@@ -78,16 +97,25 @@ static void test_cidr(void)
 		const char *cidr, *addr;
 		bool in;
 	} t[] = {
-		{ "10.0.0.0/8", "10.255.1.2", true },	   { "10.0.0.0/8", "11.0.0.0", false },
-		{ "10.0.0.0/8", "::ffff:10.1.1.1", true }, { "::ffff:10.0.0.0/104", "10.1.1.1", true },
-		{ "::/0", "10.1.1.1", false },		   { "0.0.0.0/0", "1.2.3.4", true },
-		{ "0.0.0.0/0", "2001:db8::1", false },	   { "0.0.0.0/0", "::ffff:1.2.3.4", true },
-		{ "192.168.4.0/22", "192.168.7.255", true }, { "192.168.4.0/22", "192.168.8.0", false },
-		{ "127.0.0.1", "127.0.0.1", true },	   { "127.0.0.1", "127.0.0.2", false },
-		{ "fe80::/10", "febf::1", true },	   { "fe80::/10", "fec0::1", false },
-		{ "2001:db8::1", "2001:db8::1", true },	   { "169.254.169.254/32", "169.254.169.254", true },
+		{ "10.0.0.0/8", "10.255.1.2", true },
+		{ "10.0.0.0/8", "11.0.0.0", false },
+		{ "10.0.0.0/8", "::ffff:10.1.1.1", true },
+		{ "::ffff:10.0.0.0/104", "10.1.1.1", true },
+		{ "::/0", "10.1.1.1", false },
+		{ "0.0.0.0/0", "1.2.3.4", true },
+		{ "0.0.0.0/0", "2001:db8::1", false },
+		{ "0.0.0.0/0", "::ffff:1.2.3.4", true },
+		{ "192.168.4.0/22", "192.168.7.255", true },
+		{ "192.168.4.0/22", "192.168.8.0", false },
+		{ "127.0.0.1", "127.0.0.1", true },
+		{ "127.0.0.1", "127.0.0.2", false },
+		{ "fe80::/10", "febf::1", true },
+		{ "fe80::/10", "fec0::1", false },
+		{ "2001:db8::1", "2001:db8::1", true },
+		{ "169.254.169.254/32", "169.254.169.254", true },
 	};
-	static const char *const bad[] = { "", "x", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/x", "10.0.0.1/8", "::/129", "10.0.0", "1.2.3.4.5", "::1/64" };
+	static const char *const bad[] = { "",           "x",      "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/x",
+					   "10.0.0.1/8", "::/129", "10.0.0",      "1.2.3.4.5", "::1/64" };
 	struct pt_cidr c;
 	struct pt_err err;
 
