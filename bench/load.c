@@ -307,6 +307,19 @@ static void readable(struct conn *c)
 	}
 }
 
+/* Leave properly: a parked exchange of a load that is over must not be given the next load's operations. */
+static void goodbye(struct instance *in)
+{
+	pt_auto_buf b = PT_BUF_INIT(1024);
+	struct conn *c = dial(PUBLISH, in);
+	char answer[65536];
+
+	pt_buf_fmt(&b, "{\"instance\":\"%s\",\"slots\":%d,\"wait_ms\":0,\"goodbye\":true,\"holding\":[]}", in->id, L.slots);
+	send_request(c, "POST", "/agent/v1/exchange", L.basic, &b);
+	if (read(c->fd, answer, sizeof(answer)) <= 0)
+		die("goodbye");
+}
+
 static int by_value(const void *a, const void *b)
 {
 	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
@@ -325,6 +338,7 @@ int main(int argc, char **argv)
 {
 	pt_auto_buf basic = PT_BUF_INIT(400);
 	pt_auto_buf key = PT_BUF_INIT(400);
+	struct instance *ins;
 	int submitters;
 	size_t payload, n = 0;
 	int64_t start;
@@ -353,8 +367,9 @@ int main(int argc, char **argv)
 	memset(L.sql + strlen(L.sql), 'x', payload > 11 ? payload - 11 : 0);
 	L.sql[payload > 11 ? payload : 11] = '\0';
 
+	ins = calloc((size_t)L.instances + 1, sizeof(*ins));
 	for (int i = 0; i < L.instances; i++) {
-		struct instance *in = calloc(1, sizeof(*in));
+		struct instance *in = ins ? &ins[i] : NULL;
 
 		if (!in)
 			die("memory");
@@ -377,6 +392,8 @@ int main(int argc, char **argv)
 			readable(ev[i].data.ptr);
 	}
 	s = (double)(pt_mono_ns() - start) / 1e9;
+	for (int i = 0; i < L.instances; i++)
+		goodbye(&ins[i]);
 	L.t_accept = calloc((size_t)L.total, sizeof(int64_t));
 	L.t_lease = calloc((size_t)L.total, sizeof(int64_t));
 	L.t_store = calloc((size_t)L.total, sizeof(int64_t));
