@@ -33,7 +33,8 @@ static inline void answer_columns_(struct answer *a, struct ArrowArrayStream *s)
 		if (nt < sizeof(a->types))
 			nt += (size_t)snprintf(a->types + nt, sizeof(a->types) - nt, "%s%s", i ? "," : "", c[i].type);
 		if (nn < sizeof(a->natives))
-			nn += (size_t)snprintf(a->natives + nn, sizeof(a->natives) - nn, "%s%s", i ? "," : "", c[i].native ? c[i].native : "-");
+			nn += (size_t)snprintf(a->natives + nn, sizeof(a->natives) - nn, "%s%s", i ? "," : "",
+					       c[i].native ? c[i].native : "-");
 		free(c[i].name);
 		free(c[i].type);
 		free(c[i].native);
@@ -42,7 +43,8 @@ static inline void answer_columns_(struct answer *a, struct ArrowArrayStream *s)
 }
 
 /* params: JSON text of an array or NULL.  The text stays valid until the next ask() with the same struct. */
-static inline int ask(struct pt_conn *c, struct answer *a, const char *sql, const char *params, bool write, const struct pt_cancel *cancel)
+static inline int ask(struct pt_conn *c, struct answer *a, const char *sql, const char *params, bool write,
+		      const struct pt_cancel *cancel)
 {
 	struct ArrowArrayStream s = { 0 };
 	struct pt_query q = { .sql = sql, .write = write, .cancel = cancel };
@@ -50,7 +52,7 @@ static inline int ask(struct pt_conn *c, struct answer *a, const char *sql, cons
 
 	if (a->text.max)
 		pt_buf_release(&a->text);
-	*a = (struct answer){ .text = PT_BUF_INIT(64 << 20) };
+	*a = (struct answer) { .text = PT_BUF_INIT(64 << 20) };
 	if (params && pt_json_parse(params, strlen(params), &p, &a->err) < 0)
 		return a->rc = a->err.code;
 	q.params = p;
@@ -72,7 +74,7 @@ static inline int open_json(const struct pt_connector *type, struct pt_conn **c,
 	json_t *j = NULL;
 	int rc = pt_json_parse(args, strlen(args), &j, err);
 
-	*err = (struct pt_err){ 0 };
+	*err = (struct pt_err) { 0 };
 	if (rc == 0)
 		rc = type->open(c, j, cancel, err);
 	json_decref(j);

@@ -58,7 +58,8 @@ enum pt_logical pt_logical_of(const struct ArrowSchema *f)
 	const char *name = pt_arrow_metadata(f->metadata, "postern.type", &n);
 
 	for (int t = 0; name && t < PT_L_END; t++)
-		if (strlen(logical[t].name) == n && memcmp(logical[t].name, name, n) == 0 && !strcmp(logical[t].format, f->format))
+		if (strlen(logical[t].name) == n && memcmp(logical[t].name, name, n) == 0 &&
+		    !strcmp(logical[t].format, f->format))
 			return (enum pt_logical)t;
 	if (strcmp(f->format, "u") == 0)
 		return PT_L_TEXT; /* not DECIMAL, which is first in the table */
@@ -178,8 +179,9 @@ int pt_builder_init(struct pt_builder *b, const struct pt_column_def *defs, size
 {
 	size_t row = 0;
 
-	*b = (struct pt_builder){ .defs = calloc(n + 1, sizeof(*defs)), .cols = calloc(n + 1, sizeof(*b->cols)),
-				  .pool = calloc(1, sizeof(*b->pool)) };
+	*b = (struct pt_builder) { .defs = calloc(n + 1, sizeof(*defs)),
+				   .cols = calloc(n + 1, sizeof(*b->cols)),
+				   .pool = calloc(1, sizeof(*b->pool)) };
 	if (b->pool)
 		b->pool->refs = 1;
 	if (!b->defs || !b->cols || !b->pool)
@@ -228,7 +230,7 @@ void pt_builder_release(struct pt_builder *b)
 	free(b->defs);
 	free(b->cols);
 	pool_unref(b->pool);
-	*b = (struct pt_builder){ 0 };
+	*b = (struct pt_builder) { 0 };
 }
 
 int pt_builder_begin(struct pt_builder *b, struct pt_err *err)
@@ -246,8 +248,12 @@ int pt_builder_begin(struct pt_builder *b, struct pt_err *err)
 		const struct mem_col *m = &b->mem->cols[i];
 		size_t bits = ((size_t)b->max_rows + 7) / 8;
 
-		*c = (struct pt_col){ .valid = m->valid, .data = m->data, .offsets = m->offsets, .cap = m->cap, .type = c->type,
-				      .width = c->width };
+		*c = (struct pt_col) { .valid = m->valid,
+				       .data = m->data,
+				       .offsets = m->offsets,
+				       .cap = m->cap,
+				       .type = c->type,
+				       .width = c->width };
 		memset(c->valid, 0xff, bits);
 		if (!c->width)
 			memset(c->data, 0, bits);
@@ -303,14 +309,23 @@ int pt_builder_finish(struct pt_builder *b, struct ArrowArray *ret, struct pt_er
 		mc->buffers[0] = c->nulls ? c->valid : NULL;
 		mc->buffers[1] = c->offsets ? (void *)c->offsets : c->data;
 		mc->buffers[2] = c->data;
-		m->arrays[i] = (struct ArrowArray){ .length = b->rows, .null_count = c->nulls, .n_buffers = c->offsets ? 3 : 2,
-						    .buffers = mc->buffers, .release = release_child, .private_data = m };
+		m->arrays[i] = (struct ArrowArray) { .length = b->rows,
+						     .null_count = c->nulls,
+						     .n_buffers = c->offsets ? 3 : 2,
+						     .buffers = mc->buffers,
+						     .release = release_child,
+						     .private_data = m };
 		m->children[i] = &m->arrays[i];
 	}
 	atomic_store(&m->refs, (int)b->n_cols + 1);
 	atomic_fetch_add(&b->pool->refs, 1);
-	*ret = (struct ArrowArray){ .length = b->rows, .n_buffers = 1, .buffers = m->no_buffers, .n_children = (int64_t)b->n_cols,
-				    .children = m->children, .release = release_parent, .private_data = m };
+	*ret = (struct ArrowArray) { .length = b->rows,
+				     .n_buffers = 1,
+				     .buffers = m->no_buffers,
+				     .n_children = (int64_t)b->n_cols,
+				     .children = m->children,
+				     .release = release_parent,
+				     .private_data = m };
 	b->mem = NULL;
 	b->rows = 0;
 	return PT_OK;
@@ -374,8 +389,11 @@ static char *field_metadata(const struct pt_column_def *d)
 int pt_builder_schema(const struct pt_builder *b, struct ArrowSchema *ret, struct pt_err *err)
 {
 	struct ArrowSchema *fields = calloc(b->n_cols + 1, sizeof(*fields));
-	struct ArrowSchema s = { .format = "+s", .name = "", .children = calloc(b->n_cols + 1, sizeof(*s.children)),
-				 .release = release_schema, .private_data = fields };
+	struct ArrowSchema s = { .format = "+s",
+				 .name = "",
+				 .children = calloc(b->n_cols + 1, sizeof(*s.children)),
+				 .release = release_schema,
+				 .private_data = fields };
 
 	if (!fields || !s.children) {
 		free(fields);
@@ -387,9 +405,11 @@ int pt_builder_schema(const struct pt_builder *b, struct ArrowSchema *ret, struc
 
 		s.children[i] = &fields[i];
 		s.n_children++;
-		fields[i] = (struct ArrowSchema){ .format = logical[d->type].format, .name = strdup(d->name),
-						  .metadata = field_metadata(d), .flags = d->required ? 0 : ARROW_FLAG_NULLABLE,
-						  .release = release_field };
+		fields[i] = (struct ArrowSchema) { .format = logical[d->type].format,
+						   .name = strdup(d->name),
+						   .metadata = field_metadata(d),
+						   .flags = d->required ? 0 : ARROW_FLAG_NULLABLE,
+						   .release = release_field };
 		if (!fields[i].name || !fields[i].metadata) {
 			release_schema(&s);
 			return pt_fail_oom(err);

@@ -8,16 +8,15 @@
 
 struct pt_conn;
 
-/* A rule for addresses a source may live at (SSRF guard of http sources; NULL members allow everything). */
 struct pt_query {
 	const char *sql;
-	const json_t *params; /* JSON array (positional) or NULL; docs/types.md says how values are bound */
-	bool write;           /* false: the statement runs in a read-only transaction / on a read-only database */
+	const json_t *params;           /* JSON array (positional) or NULL; docs/types.md says how values are bound */
+	bool write;                     /* false: the statement runs in a read-only transaction / on a read-only database */
 	const struct pt_cancel *cancel; /* also carries the deadline, which becomes the server's statement timeout */
 };
 
 struct pt_connector {
-	const char *name;    /* connection type: "postgres", "sqlite" */
+	const char *name; /* connection type: "postgres", "sqlite" */
 	const char *summary;
 	const struct pt_opt_doc *args; /* documented connect_args, ended by a row without a name */
 	/* Connect with connect_args (a JSON object whose values are secrets: never in a message).  Errors: INVALID (names the
@@ -25,8 +24,8 @@ struct pt_connector {
 	int (*open)(struct pt_conn **ret, const json_t *connect_args, const struct pt_cancel *cancel, struct pt_err *err);
 	/* Start a statement and give its rows as a stream.  The stream must be released before the next query and before close;
 	 * releasing early cancels the statement on the server.  A statement without rows gives a stream without columns.
-	 * Errors here and from the stream (see pt_stream_error()): QUERY (native = SQLSTATE or result code), SOURCE_DENIED,
-	 * CONNECTION_LOST, CANCELLED, DEADLINE, UNSUPPORTED. */
+	 * Errors here and from the stream (then in stream_err): QUERY (native = SQLSTATE or result code), INVALID (parameters),
+	 * SOURCE_DENIED, CONNECTION_LOST, CANCELLED, DEADLINE, UNSUPPORTED, TOO_LARGE; of files also UNAVAILABLE (busy), IO, CORRUPT. */
 	int (*query)(struct pt_conn *c, const struct pt_query *q, struct ArrowArrayStream *ret, struct pt_err *err);
 	/* Rows changed by the last finished statement, -1 = not known. */
 	int64_t (*affected)(const struct pt_conn *c);
@@ -44,7 +43,8 @@ struct pt_opt_doc {
 const struct pt_connector *pt_connector_find(const char *name); /* aliases too ("postgresql"); NULL when there is none */
 const struct pt_connector *const *pt_connectors(void);          /* NULL-terminated */
 
-static inline PT_MUSTCHECK int pt_conn_query(struct pt_conn *c, const struct pt_query *q, struct ArrowArrayStream *s, struct pt_err *e)
+static inline PT_MUSTCHECK int pt_conn_query(struct pt_conn *c, const struct pt_query *q, struct ArrowArrayStream *s,
+					     struct pt_err *e)
 {
 	return c->type->query(c, q, s, e);
 }

@@ -8,12 +8,13 @@ static const char hex[] = "0123456789abcdef";
 #define ONES 0x0101010101010101ULL
 #define HIGH 0x8080808080808080ULL
 
-/* True when none of the 8 bytes needs a look: all are ASCII from 0x20 on, none a quote or a backslash. */
-static inline bool plain8(uint64_t w)
+/* The high bit of each byte that needs a look: below 0x20, a quote, a backslash, not ASCII.  A borrow may mark a byte above one that
+ * is marked, never below: the lowest mark is right (little-endian: the first byte). */
+static inline uint64_t special8(uint64_t w)
 {
 	uint64_t quote = w ^ (ONES * '"'), slash = w ^ (ONES * '\\');
 
-	return !(((w - ONES * 0x20) | (quote - ONES) | (slash - ONES) | w) & HIGH);
+	return ((w - ONES * 0x20) | (quote - ONES) | (slash - ONES) | w) & HIGH;
 }
 
 static char *put_escaped(char *p, unsigned char c)
@@ -45,15 +46,17 @@ static char *put_string(char *p, const char *s, size_t n)
 		int u;
 
 		if (end - s >= 8) {
-			uint64_t w;
+			uint64_t w, special;
+			int plain;
 
 			memcpy(&w, s, 8);
-			if (plain8(w)) {
-				memcpy(p, &w, 8);
-				p += 8;
-				s += 8;
+			special = special8(w);
+			plain = special ? __builtin_ctzll(special) / 8 : 8;
+			memcpy(p, &w, 8);
+			p += plain;
+			s += plain;
+			if (!special)
 				continue;
-			}
 		}
 		c = (unsigned char)*s;
 		if (c >= 0x20 && c < 0x80 && c != '"' && c != '\\') {
@@ -393,7 +396,7 @@ static const struct {
 
 void pt_json_col_init(struct pt_json_col *c, enum pt_logical t)
 {
-	*c = (struct pt_json_col){ .write = writers[t].write, .fixed = writers[t].fixed };
+	*c = (struct pt_json_col) { .write = writers[t].write, .fixed = writers[t].fixed };
 }
 
 void pt_json_col_bind(struct pt_json_col *c, const struct ArrowArray *a, int64_t first)

@@ -8,7 +8,7 @@ struct pt_json_col;
 typedef char *pt_json_writer(char *p, const struct pt_json_col *c, int64_t row);
 struct pt_json_col {
 	pt_json_writer *write;
-	const uint8_t *valid;  /* NULL = no NULLs */
+	const uint8_t *valid; /* NULL = no NULLs */
 	const void *data;
 	const int32_t *offsets; /* NULL for fixed width */
 	int64_t first;          /* Arrow offset */

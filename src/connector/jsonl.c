@@ -16,7 +16,7 @@ static void columns_release(struct pt_list *l)
 		free(c[i].native);
 	}
 	free(l->items);
-	*l = (struct pt_list){ 0 };
+	*l = (struct pt_list) { 0 };
 }
 
 static int64_t metadata_int(const struct ArrowSchema *f, const char *key)
@@ -43,7 +43,8 @@ static int get_schema(struct ArrowArrayStream *s, struct ArrowSchema *ret, struc
 
 static int unknown_format(const struct ArrowSchema *f, struct pt_err *err)
 {
-	return pt_fail(err, PT_E_UNSUPPORTED, "column '%.100s' has Arrow format '%.20s', which has no JSON form", f->name, f->format);
+	return pt_fail(err, PT_E_UNSUPPORTED, "column '%.100s' has Arrow format '%.20s', which has no JSON form", f->name,
+		       f->format);
 }
 
 static int read_columns(const struct ArrowSchema *schema, struct pt_list *l, struct pt_err *err)

@@ -14,14 +14,14 @@ struct pg_named { /* a type that is not built in, looked up once per connection 
 struct pg_conn {
 	struct pt_conn base;
 	PGconn *db;
-	bool broken;              /* its state is not known any more: no statement is sent */
-	int64_t role_timeout_ms;  /* the session's own statement_timeout, 0 = none */
-	int money_scale;          /* -1 = not asked yet */
-	struct pt_list named;     /* of struct pg_named */
+	bool broken;             /* its state is not known any more: no statement is sent */
+	int64_t role_timeout_ms; /* the session's own statement_timeout, 0 = none */
+	int money_scale;         /* -1 = not asked yet */
+	struct pt_list named;    /* of struct pg_named */
 	int64_t affected;
 	/* the statement that runs */
-	bool active;              /* inside our transaction */
-	bool running;             /* the server is at work for us: an early end needs a cancel */
+	bool active;  /* inside our transaction */
+	bool running; /* the server is at work for us: an early end needs a cancel */
 	bool write;
 	bool copy, copying, copy_head; /* sent as COPY; its data are being read; their header was seen */
 	const struct pt_cancel *cancel;

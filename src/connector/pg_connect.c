@@ -19,7 +19,8 @@ const struct pt_opt_doc pg_args[] = {
 	{ "dbname", "database (also: database, db_name); default: the user's name" },
 	{ "user", "role to log in as", .required = true },
 	{ "password", "its password", .secret = true },
-	{ "ssl_mode", "disable, allow, prefer, require, verify-ca or verify-full (also: sslmode); default require.  Not for Unix sockets" },
+	{ "ssl_mode",
+	  "disable, allow, prefer, require, verify-ca or verify-full (also: sslmode); default require.  Not for Unix sockets" },
 	{ "ssl_options", "object; ca_data: PEM text of the authorities that may sign the server's certificate" },
 	{ "sslrootcert", "file with such authorities, in place of ssl_options.ca_data" },
 	{ "connect_timeout", "seconds, default 30" },
@@ -87,7 +88,7 @@ static int put_ca(struct params *p, const json_t *ssl_options, struct pt_err *er
 
 	if (!json_is_object(ssl_options))
 		return pt_fail(err, PT_E_INVALID, "ssl_options: expected an object, got %s", pt_json_type_name(ssl_options));
-	json_object_foreach((json_t *)(uintptr_t)ssl_options, key, v) {
+	json_object_foreach ((json_t *)(uintptr_t)ssl_options, key, v) {
 		const char *pem = json_string_value(v);
 		size_t n = json_string_length(v);
 
@@ -111,7 +112,8 @@ static int number_arg(const struct arg *a, const json_t *v, int64_t min, int64_t
 	int64_t n = json_is_integer(v) ? json_integer_value(v) : s ? strtoll(s, &end, 10) : -1;
 
 	if ((!s && !json_is_integer(v)) || (s && (end == s || *end)) || n < min || n > max)
-		return pt_fail(err, PT_E_INVALID, "%s: expected a number from %lld to %lld", a->name, (long long)min, (long long)max);
+		return pt_fail(err, PT_E_INVALID, "%s: expected a number from %lld to %lld", a->name, (long long)min,
+			       (long long)max);
 	*ret = n;
 	return PT_OK;
 }
@@ -168,7 +170,7 @@ static int read_args(struct params *p, const json_t *connect_args, struct pt_err
 
 	if (!json_is_object(connect_args))
 		return pt_fail(err, PT_E_INVALID, "connect_args: expected an object, got %s", pt_json_type_name(connect_args));
-	json_object_foreach((json_t *)(uintptr_t)connect_args, name, v) {
+	json_object_foreach ((json_t *)(uintptr_t)connect_args, name, v) {
 		int rc = json_is_null(v) ? PT_OK : one_arg(p, name, v, err);
 
 		if (rc < 0)
@@ -213,8 +215,8 @@ static void read_message(const char *m, char *out, size_t size, char state[stati
 			at--;
 			memcpy(state, at + 3, 5);
 			state[5] = '\0';
-			n += (size_t)snprintf(out + n, size - n, "%s%.*s: %.*s", n ? "; " : "", (int)(at - m), m, (int)(len - (size_t)(at + 10 - m)),
-					      at + 10);
+			n += (size_t)snprintf(out + n, size - n, "%s%.*s: %.*s", n ? "; " : "", (int)(at - m), m,
+					      (int)(len - (size_t)(at + 10 - m)), at + 10);
 		} else if (len && strncmp(m, "LOCATION:", 9) != 0) {
 			n += (size_t)snprintf(out + n, size - n, "%s%.*s", n ? "; " : "", (int)len, m);
 		}
@@ -234,7 +236,7 @@ static int server_refused(const char *state, const char *text, struct pt_err *er
 	}
 	(void)pt_fail(err,
 		      strncmp(state, "28", 2) == 0 || strcmp(state, "42501") == 0 ? PT_E_SOURCE_AUTH
-		      : strcmp(state, "3D000") == 0				  ? PT_E_INVALID
+		      : strcmp(state, "3D000") == 0                               ? PT_E_INVALID
 										  : PT_E_CONNECT,
 		      "%s", text);
 	pt_native(err, state);
@@ -256,7 +258,8 @@ static int connect_error(PGconn *db, struct pt_err *err)
 		{ "server does not support SSL", PT_E_TLS_REQUIRED,
 		  "the server has no TLS: enable it there, or set ssl_mode to disable on a network that you trust" },
 		{ "root certificate file", PT_E_TLS, "give the authority's certificate in ssl_options.ca_data" },
-		{ "certificate", PT_E_TLS, "check ssl_options.ca_data, and with verify-full that host is a name in the server's certificate" },
+		{ "certificate", PT_E_TLS,
+		  "check ssl_options.ca_data, and with verify-full that host is a name in the server's certificate" },
 		{ "SSL", PT_E_TLS, "" },
 	};
 	char text[320], state[6];
@@ -287,7 +290,8 @@ static int wait_connected(PGconn *db, int64_t timeout_s, const struct pt_cancel 
 
 		if (st == PGRES_POLLING_FAILED)
 			return connect_error(db, err);
-		rc = pt_cancel_poll(cancel, PQsocket(db), st == PGRES_POLLING_READING ? POLLIN : POLLOUT, left > 0 ? (int)left : 0, err);
+		rc = pt_cancel_poll(cancel, PQsocket(db), st == PGRES_POLLING_READING ? POLLIN : POLLOUT,
+				    left > 0 ? (int)left : 0, err);
 		if (rc == PT_E_TIMEOUT)
 			return pt_fail(err, rc, "no connection to %s within %d s", PQhost(db), (int)timeout_s);
 		if (rc < 0)

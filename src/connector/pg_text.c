@@ -184,7 +184,8 @@ int pg_text_money(struct pg_col *col, struct pt_builder *b, struct pt_col *c, co
 
 	for (int i = 0; i < n; i++) {
 		negative |= p[i] == '-' || p[i] == '(';
-		if (p[i] >= '0' && p[i] <= '9' && (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, p[i] - '0', &v)))
+		if (p[i] >= '0' && p[i] <= '9' &&
+		    (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, p[i] - '0', &v)))
 			return pg_bad_value(col, err);
 	}
 	pg_add_money(col, b, c, (int64_t)(negative ? 0 - v : v));
@@ -194,8 +195,8 @@ int pg_text_money(struct pg_col *col, struct pt_builder *b, struct pt_col *c, co
 /* --- dates and times --- */
 static bool date_part(struct cur *c, int64_t *y, int64_t *m, int64_t *d)
 {
-	return digits(c, y) && eat(c, '-') && digits(c, m) && eat(c, '-') && digits(c, d) && *m >= 1 && *m <= 12 && *d >= 1 && *d <= 31 &&
-	       *y < 6000000;
+	return digits(c, y) && eat(c, '-') && digits(c, m) && eat(c, '-') && digits(c, d) && *m >= 1 && *m <= 12 && *d >= 1 &&
+	       *d <= 31 && *y < 6000000;
 }
 
 static bool time_part(struct cur *c, int64_t *us)
@@ -221,7 +222,8 @@ static bool zone_part(struct cur *c, int *ret_east) /* +02, -05:30, +00:19:32 */
 	int64_t h = 0, m = 0, s = 0;
 	bool west = eat(c, '-');
 
-	if ((!west && !eat(c, '+')) || !digits(c, &h) || (eat(c, ':') && !digits(c, &m)) || (eat(c, ':') && !digits(c, &s)) || h > 24)
+	if ((!west && !eat(c, '+')) || !digits(c, &h) || (eat(c, ':') && !digits(c, &m)) || (eat(c, ':') && !digits(c, &s)) ||
+	    h > 24)
 		return false;
 	*ret_east = (int)(h * 3600 + m * 60 + s) * (west ? -1 : 1);
 	return true;
@@ -285,7 +287,8 @@ int pg_text_timestamp(struct pg_col *col, struct pt_builder *b, struct pt_col *c
 		pt_add_i64(c, PT_TS_NINF);
 		return PT_OK;
 	}
-	if (!date_part(&k, &y, &m, &d) || !eat(&k, ' ') || !time_part(&k, &us) || (c->type == PT_L_TIMESTAMPTZ && !zone_part(&k, &east)))
+	if (!date_part(&k, &y, &m, &d) || !eat(&k, ' ') || !time_part(&k, &us) ||
+	    (c->type == PT_L_TIMESTAMPTZ && !zone_part(&k, &east)))
 		return pg_bad_value(col, err);
 	y = word(&k, " BC") ? 1 - y : y;
 	if (k.p != k.end)

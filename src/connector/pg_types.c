@@ -179,7 +179,8 @@ void pg_add_money(const struct pg_col *col, struct pt_builder *b, struct pt_col 
 {
 	char digits[32], out[40], *o = out;
 	uint64_t u = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
-	int n = snprintf(digits, sizeof(digits), "%0*llu", col->money_scale + 1, (unsigned long long)u), whole = n - col->money_scale;
+	int n = snprintf(digits, sizeof(digits), "%0*llu", col->money_scale + 1, (unsigned long long)u),
+	    whole = n - col->money_scale;
 
 	if (v < 0)
 		*o++ = '-';
@@ -354,7 +355,8 @@ static int bin_inet(struct pg_col *col, struct pt_builder *b, struct pt_col *c, 
 	int six = n > 0 && p[0] == 3, len = six ? 16 : 4, bits;
 	size_t o;
 
-	if (n != 4 + len || (p[0] != 2 && p[0] != 3) || p[3] != len || !inet_ntop(six ? AF_INET6 : AF_INET, p + 4, out, sizeof(out)))
+	if (n != 4 + len || (p[0] != 2 && p[0] != 3) || p[3] != len ||
+	    !inet_ntop(six ? AF_INET6 : AF_INET, p + 4, out, sizeof(out)))
 		return pg_bad_value(col, err);
 	bits = (unsigned char)p[1];
 	o = strlen(out);
@@ -522,7 +524,9 @@ int pg_col_init(struct pg_col *col, const struct pg_type *t, bool array, bool te
 	struct pt_column_def def = { .name = "element", .type = t->type };
 	int rc;
 
-	*col = (struct pg_col){ .type = t, .array = array, .decode = text ? t->text : t->binary, .buf = PT_BUF_INIT(ARRAY_TEXT_MAX) };
+	*col = (struct pg_col) {
+		.type = t, .array = array, .decode = text ? t->text : t->binary, .buf = PT_BUF_INIT(ARRAY_TEXT_MAX)
+	};
 	if (!array)
 		return PT_OK;
 	col->decode_elem = col->decode;
@@ -560,7 +564,8 @@ void pg_native_name(const struct pg_type *t, const char *name, bool array, int t
 		snprintf(mod, sizeof(mod), "(%d,%d)", precision, scale);
 	else if (typmod >= 4 && (t->oid == 1042 || t->oid == 1043))
 		snprintf(mod, sizeof(mod), "(%d)", typmod - 4);
-	else if (typmod >= 0 && (t->oid == 1560 || t->oid == 1562 || t->oid == 1083 || t->oid == 1114 || t->oid == 1184 || t->oid == 1266))
+	else if (typmod >= 0 &&
+		 (t->oid == 1560 || t->oid == 1562 || t->oid == 1083 || t->oid == 1114 || t->oid == 1184 || t->oid == 1266))
 		snprintf(mod, sizeof(mod), "(%d)", typmod);
 	snprintf(out, size, "%s%s%s", name ? name : t->name, mod, array ? "[]" : "");
 }

@@ -22,7 +22,7 @@ struct pg_col {
 	int money_scale;
 	struct pt_builder elem; /* arrays: one column of one row, used for one element after another */
 	struct pt_json_col json;
-	struct pt_buf buf;      /* arrays: the JSON text */
+	struct pt_buf buf; /* arrays: the JSON text */
 };
 
 /* The type with this OID, or whose array has this OID; NULL = not one of the built-in ones. */
@@ -47,7 +47,7 @@ int pg_array_end(struct pg_col *col, struct pt_builder *b, struct pt_col *c, str
 #define PG_EPOCH_US   (PG_EPOCH_DAYS * 86400000000LL)
 
 /* Text forms, in pg_text.c; they expect DateStyle ISO, IntervalStyle iso_8601, bytea_output hex. */
-pg_decode pg_text_bool, pg_text_int16, pg_text_int32, pg_text_int64, pg_text_float32, pg_text_float64, pg_text_bytea, pg_text_date,
-	pg_text_time, pg_text_timetz, pg_text_timestamp, pg_text_uuid, pg_text_money, pg_text_array;
+pg_decode pg_text_bool, pg_text_int16, pg_text_int32, pg_text_int64, pg_text_float32, pg_text_float64, pg_text_bytea,
+	pg_text_date, pg_text_time, pg_text_timetz, pg_text_timestamp, pg_text_uuid, pg_text_money, pg_text_array;
 pg_decode pg_as_it_is; /* text, in both formats */
 #endif

@@ -141,7 +141,7 @@ static bool send_cancel(struct pg_conn *c)
 
 	if (!k)
 		return false;
-	*k = (struct canceller){ .request = PQgetCancel(c->db), .done = eventfd(0, EFD_CLOEXEC), .refs = 2 };
+	*k = (struct canceller) { .request = PQgetCancel(c->db), .done = eventfd(0, EFD_CLOEXEC), .refs = 2 };
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	sent = k->request && k->done >= 0 && pthread_create(&t, &attr, canceller_run, k) == 0;
@@ -352,9 +352,11 @@ static int set_columns(struct pg_conn *c, const PGresult *desc, bool *ret_text, 
 			arrays[i] = named && named->array;
 		}
 		text |= !types[i]->binary;
-		defs[i] = (struct pt_column_def){ .name = PQfname(desc, (int)i), .native = native[i],
-						  .type = arrays[i] ? PT_L_ARRAY : types[i]->type };
-		pg_native_name(types[i], named ? named->name : NULL, arrays[i], PQfmod(desc, (int)i), native[i], sizeof(native[i]));
+		defs[i] = (struct pt_column_def) { .name = PQfname(desc, (int)i),
+						   .native = native[i],
+						   .type = arrays[i] ? PT_L_ARRAY : types[i]->type };
+		pg_native_name(types[i], named ? named->name : NULL, arrays[i], PQfmod(desc, (int)i), native[i],
+			       sizeof(native[i]));
 		if (types[i]->oid == 1700 && !arrays[i])
 			pg_numeric_typmod(PQfmod(desc, (int)i), &defs[i].precision, &defs[i].scale);
 	}
@@ -406,7 +408,7 @@ static int bind_params(const json_t *params, struct bound *out, struct pt_err *e
 	size_t n = json_array_size(params), *offsets;
 	int rc = PT_OK;
 
-	*out = (struct bound){ .text = PT_BUF_INIT(PARAMS_TEXT_MAX) };
+	*out = (struct bound) { .text = PT_BUF_INIT(PARAMS_TEXT_MAX) };
 	if (params && !json_is_array(params) && !json_is_null(params))
 		return pt_fail(err, PT_E_INVALID, "params: expected an array, got %s", pt_json_type_name(params));
 	if (n > MAX_PARAMS)
@@ -453,9 +455,10 @@ static int prepare(struct pg_conn *c, const char *sql, PGresult **ret_desc, stru
 
 	snprintf(set, sizeof(set), "SET LOCAL statement_timeout = %lld", (long long)limit);
 	c->active = c->running = true;
-	sent = PQenterPipelineMode(c->db) && PQsendQueryParams(c->db, c->write ? "BEGIN" : "BEGIN READ ONLY", 0, NULL, NULL, NULL, NULL, 0) &&
-	       (!limit || PQsendQueryParams(c->db, set, 0, NULL, NULL, NULL, NULL, 0)) && PQsendPrepare(c->db, "", sql, 0, NULL) &&
-	       PQsendDescribePrepared(c->db, "") && PQpipelineSync(c->db);
+	sent = PQenterPipelineMode(c->db) &&
+	       PQsendQueryParams(c->db, c->write ? "BEGIN" : "BEGIN READ ONLY", 0, NULL, NULL, NULL, NULL, 0) &&
+	       (!limit || PQsendQueryParams(c->db, set, 0, NULL, NULL, NULL, NULL, 0)) &&
+	       PQsendPrepare(c->db, "", sql, 0, NULL) && PQsendDescribePrepared(c->db, "") && PQpipelineSync(c->db);
 	if (!sent)
 		return lost(c, NULL, err);
 	for (;;) {
@@ -499,7 +502,8 @@ static bool copyable(const struct pg_conn *c, const char *sql)
 	static const char *const words[] = { "SELECT", "WITH", "VALUES", "TABLE" };
 
 	/* not every server that speaks the protocol has it: Redshift says 8.0, CockroachDB says who it is */
-	if (c->write || !c->n_cols || strchr(sql, ';') || PQserverVersion(c->db) < 120000 || PQparameterStatus(c->db, "crdb_version"))
+	if (c->write || !c->n_cols || strchr(sql, ';') || PQserverVersion(c->db) < 120000 ||
+	    PQparameterStatus(c->db, "crdb_version"))
 		return false;
 	sql += strspn(sql, " \t\r\n(");
 	for (size_t i = 0; i < PT_COUNT(words); i++)
@@ -515,7 +519,8 @@ static bool send_copy(struct pg_conn *c, const char *sql)
 	bool sent = false;
 
 	if (text) {
-		snprintf(text, size, "COPY (%s\n) TO STDOUT (FORMAT binary)", sql); /* a comment may end the statement's last line */
+		snprintf(text, size, "COPY (%s\n) TO STDOUT (FORMAT binary)",
+			 sql); /* a comment may end the statement's last line */
 		sent = PQsendQueryParams(c->db, text, 0, NULL, NULL, NULL, NULL, 1);
 	}
 	free(text);
@@ -537,8 +542,11 @@ static int execute(struct pg_conn *c, const struct pt_query *q, const struct bou
 	PQclear(desc);
 	if (rc == 0 && text) {
 		asked = true;
-		rc = run1(c, "SELECT pg_catalog.set_config('DateStyle', 'ISO', true), pg_catalog.set_config('IntervalStyle', 'iso_8601', true), "
-			     "pg_catalog.set_config('extra_float_digits', '1', true), pg_catalog.set_config('bytea_output', 'hex', true)",
+		rc = run1(c,
+			  "SELECT pg_catalog.set_config('DateStyle', 'ISO', true), pg_catalog.set_config('IntervalStyle', "
+			  "'iso_8601', true), "
+			  "pg_catalog.set_config('extra_float_digits', '1', true), pg_catalog.set_config('bytea_output', 'hex', "
+			  "true)",
 			  NULL, err);
 	}
 	if (rc < 0)
@@ -565,7 +573,8 @@ static int add_row(struct pg_conn *c, const PGresult *res, struct pt_err *err)
 			pt_add_null(col);
 			continue;
 		}
-		rc = c->cols[i].decode(&c->cols[i], &c->builder, col, PQgetvalue(res, 0, (int)i), PQgetlength(res, 0, (int)i), err);
+		rc = c->cols[i].decode(&c->cols[i], &c->builder, col, PQgetvalue(res, 0, (int)i), PQgetlength(res, 0, (int)i),
+				       err);
 		if (rc < 0)
 			return pt_err_wrap(err, rc, "column '%.60s'", c->builder.defs[i].name);
 	}
@@ -725,7 +734,7 @@ static int stream_next(struct ArrowArrayStream *s, struct ArrowArray *ret)
 	struct pg_conn *c = s->private_data;
 	struct pt_err *err = &c->base.stream_err;
 
-	*ret = (struct ArrowArray){ 0 };
+	*ret = (struct ArrowArray) { 0 };
 	if (err->code)
 		return EIO;
 	if (!c->active)
@@ -767,7 +776,7 @@ static int pg_query(struct pt_conn *base, const struct pt_query *q, struct Arrow
 
 	pt_assert(!c->active && !c->cols);
 	c->affected = -1;
-	c->base.stream_err = (struct pt_err){ 0 };
+	c->base.stream_err = (struct pt_err) { 0 };
 	if (rc == 0 && c->broken)
 		rc = lost(c, "the connection was given up after an earlier error", err);
 	if (rc == 0)
@@ -786,7 +795,7 @@ static int pg_query(struct pt_conn *base, const struct pt_query *q, struct Arrow
 	if (b.text.max)
 		pt_buf_release(&b.text);
 	if (rc == 0)
-		*ret = (struct ArrowArrayStream){ stream_schema, stream_next, stream_error, stream_release, c };
+		*ret = (struct ArrowArrayStream) { stream_schema, stream_next, stream_error, stream_release, c };
 	return rc;
 }
 
@@ -818,7 +827,8 @@ static int pg_open(struct pt_conn **ret, const json_t *connect_args, const struc
 	rc = pg_connect(&c->db, connect_args, cancel, err);
 	if (rc == 0) {
 		c->cancel = cancel;
-		rc = run1(c, "SELECT (extract(epoch FROM current_setting('statement_timeout')::interval) * 1000)::bigint", &res, err);
+		rc = run1(c, "SELECT (extract(epoch FROM current_setting('statement_timeout')::interval) * 1000)::bigint", &res,
+			  err);
 		c->cancel = NULL;
 	}
 	if (rc < 0) {

@@ -21,17 +21,17 @@ enum { AHEAD_ROWS = 512, VALUE_MAX = 256 << 20, STEPS = 4000, BUSY_MS = 5000, BU
 struct lite {
 	struct pt_conn base;
 	char *path;
-	sqlite3 *db[2];  /* read-only; for writing, opened at first use */
-	bool internal;   /* a statement of ours is being prepared: the authorizer lets it pass */
+	sqlite3 *db[2]; /* read-only; for writing, opened at first use */
+	bool internal;  /* a statement of ours is being prepared: the authorizer lets it pass */
 	int64_t affected;
 	/* the statement that runs */
-	sqlite3 *in;     /* one of db; NULL = none */
+	sqlite3 *in; /* one of db; NULL = none */
 	sqlite3_stmt *stmt;
 	const struct pt_cancel *cancel;
 	int64_t busy_since;
 	bool write, done;
 	struct pt_builder builder;
-	sqlite3_value **ahead; /* rows read ahead, row by row */
+	sqlite3_value **ahead;              /* rows read ahead, row by row */
 	size_t n_cols, n_ahead, next_ahead; /* values */
 	int64_t row;
 };
@@ -84,10 +84,11 @@ static int failed(struct lite *c, sqlite3 *db, struct pt_err *err)
 /* --- opening --- */
 static int authorize(void *arg, int action, const char *a, const char *b, const char *db, const char *trigger)
 {
-	static const char *const pragmas[] = { "table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo",
-					       "foreign_key_list", "collation_list", "function_list", "compile_options", "database_list" };
-	static const char *const readable[] = { "user_version", "application_id", "schema_version", "data_version", "encoding",
-						"page_size", "page_count" };
+	static const char *const pragmas[] = { "table_info",    "table_xinfo",     "table_list",       "index_list",
+					       "index_info",    "index_xinfo",     "foreign_key_list", "collation_list",
+					       "function_list", "compile_options", "database_list" };
+	static const char *const readable[] = { "user_version", "application_id", "schema_version", "data_version",
+						"encoding",     "page_size",      "page_count" };
 	const struct lite *c = arg;
 
 	if (c->internal)
@@ -162,7 +163,9 @@ static int open_handle(struct lite *c, bool write, struct pt_err *err)
 	sqlite3_busy_handler(db, busy, c);
 	sqlite3_progress_handler(db, STEPS, progress, c);
 	sqlite3_set_authorizer(db, authorize, c);
-	rc = run1(c, db, write ? "PRAGMA foreign_keys = ON; PRAGMA schema_version" : "PRAGMA query_only = ON; PRAGMA schema_version", err);
+	rc = run1(c, db,
+		  write ? "PRAGMA foreign_keys = ON; PRAGMA schema_version" : "PRAGMA query_only = ON; PRAGMA schema_version",
+		  err);
 	if (rc < 0) {
 		if (rc == PT_E_CORRUPT && strcmp(err->native, "26") == 0)
 			rc = pt_fail(err, PT_E_INVALID, "path: %.200s is not an SQLite database", c->path);
@@ -185,7 +188,7 @@ static int read_args(const json_t *connect_args, const char **ret_path, struct p
 
 	if (!json_is_object(connect_args))
 		return pt_fail(err, PT_E_INVALID, "connect_args: expected an object, got %s", pt_json_type_name(connect_args));
-	json_object_foreach((json_t *)(uintptr_t)connect_args, name, v) {
+	json_object_foreach ((json_t *)(uintptr_t)connect_args, name, v) {
 		const char *s = json_string_value(v);
 
 		if (strcmp(name, "path") != 0 && strcmp(name, "database") != 0 && strcmp(name, "file") != 0) {
@@ -295,8 +298,11 @@ static enum pt_logical declared(const char *decl)
 static bool fits(enum pt_logical t, unsigned seen_bits)
 {
 	static const unsigned allowed[PT_L_END] = {
-		[PT_L_INT64] = SEEN_INT | SEEN_LARGE, [PT_L_FLOAT64] = SEEN_REAL | SEEN_INT, [PT_L_TEXT] = SEEN_TEXT,
-		[PT_L_BYTES] = SEEN_BLOB, [PT_L_ANY] = ~0U,
+		[PT_L_INT64] = SEEN_INT | SEEN_LARGE,
+		[PT_L_FLOAT64] = SEEN_REAL | SEEN_INT,
+		[PT_L_TEXT] = SEEN_TEXT,
+		[PT_L_BYTES] = SEEN_BLOB,
+		[PT_L_ANY] = ~0U,
 	};
 
 	return !(seen_bits & ~allowed[t]);
@@ -356,8 +362,8 @@ static int misfit(struct lite *c, size_t i, struct pt_err *err)
 {
 	const struct pt_column_def *d = &c->builder.defs[i];
 
-	(void)pt_fail(err, PT_E_QUERY, "column '%.60s', row %lld: the value is not of type %s, which the column has so far", d->name,
-		      (long long)c->row + 1, pt_logical_name(d->type));
+	(void)pt_fail(err, PT_E_QUERY, "column '%.60s', row %lld: the value is not of type %s, which the column has so far",
+		      d->name, (long long)c->row + 1, pt_logical_name(d->type));
 	return pt_hint(err, "select CAST(%.60s AS TEXT) or another single type", d->name);
 }
 
@@ -447,8 +453,9 @@ static int set_columns(struct lite *c, struct pt_err *err)
 	for (size_t i = 0; rc == 0 && i < c->n_cols; i++) {
 		const char *decl = sqlite3_column_decltype(c->stmt, (int)i);
 
-		defs[i] = (struct pt_column_def){ .name = sqlite3_column_name(c->stmt, (int)i), .native = decl && *decl ? decl : NULL,
-						  .type = decide(decl, bits[i], c->done) };
+		defs[i] = (struct pt_column_def) { .name = sqlite3_column_name(c->stmt, (int)i),
+						   .native = decl && *decl ? decl : NULL,
+						   .type = decide(decl, bits[i], c->done) };
 		if (!defs[i].name)
 			rc = pt_fail_oom(err);
 	}
@@ -623,7 +630,7 @@ static int stream_next(struct ArrowArrayStream *s, struct ArrowArray *ret)
 	struct lite *c = s->private_data;
 	struct pt_err *err = &c->base.stream_err;
 
-	*ret = (struct ArrowArray){ 0 };
+	*ret = (struct ArrowArray) { 0 };
 	if (err->code || fill(c, err) < 0)
 		return EIO;
 	if (!c->builder.rows)
@@ -652,7 +659,7 @@ static int lite_query(struct pt_conn *base, const struct pt_query *q, struct Arr
 	pt_assert(!c->in);
 	if (rc < 0)
 		return rc;
-	c->base.stream_err = (struct pt_err){ 0 };
+	c->base.stream_err = (struct pt_err) { 0 };
 	c->affected = -1;
 	c->cancel = q->cancel;
 	c->write = q->write;
@@ -662,7 +669,7 @@ static int lite_query(struct pt_conn *base, const struct pt_query *q, struct Arr
 	if (rc < 0)
 		statement_release(c);
 	else
-		*ret = (struct ArrowArrayStream){ stream_schema, stream_next, stream_error, stream_release, c };
+		*ret = (struct ArrowArrayStream) { stream_schema, stream_next, stream_error, stream_release, c };
 	return rc;
 }
 

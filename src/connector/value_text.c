@@ -6,8 +6,10 @@
 #include <pthread.h>
 #include <string.h>
 
-static const char pairs[] = "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748495051525354555657"
-			    "5859606162636465666768697071727374757677787980818283848586878889909192939495969798" "99";
+static const char pairs[] =
+	"00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748495051525354555657"
+	"5859606162636465666768697071727374757677787980818283848586878889909192939495969798"
+	"99";
 
 static inline char *two(char *p, unsigned v)
 {
@@ -15,20 +17,29 @@ static inline char *two(char *p, unsigned v)
 	return p + 2;
 }
 
+/* Digits right to left; 64-bit divisions only while there are more than 8 digits. */
 static char *text_u64(char *p, uint64_t u)
 {
 	char tmp[20], *e = tmp + sizeof(tmp), *s = e;
+	uint32_t v;
 
-	while (u >= 100) {
-		s -= 2;
-		two(s, (unsigned)(u % 100));
-		u /= 100;
+	while (u >= 100000000) {
+		v = (uint32_t)(u % 100000000);
+		u /= 100000000;
+		for (int i = 0; i < 4; i++, v /= 100) {
+			s -= 2;
+			two(s, v % 100);
+		}
 	}
-	if (u >= 10) {
+	for (v = (uint32_t)u; v >= 100; v /= 100) {
 		s -= 2;
-		two(s, (unsigned)u);
+		two(s, v % 100);
+	}
+	if (v >= 10) {
+		s -= 2;
+		two(s, v);
 	} else {
-		*--s = (char)('0' + u);
+		*--s = (char)('0' + v);
 	}
 	memcpy(p, s, (size_t)(e - s));
 	return p + (e - s);
@@ -133,14 +144,14 @@ static struct decimal shortest(uint64_t c, int q, bool near)
 		down_in = lower <= 40 * t;
 		up_in = 40 * t + 40 <= upper;
 		if (down_in != up_in)
-			return (struct decimal){ t + up_in, k + 1 };
+			return (struct decimal) { t + up_in, k + 1 };
 	}
 	down_in = lower <= 4 * s;
 	up_in = 4 * s + 4 <= upper;
 	if (down_in != up_in)
-		return (struct decimal){ s + up_in, k };
+		return (struct decimal) { s + up_in, k };
 	mid = 4 * s + 2;
-	return (struct decimal){ s + (vb > mid || (vb == mid && (s & 1))), k };
+	return (struct decimal) { s + (vb > mid || (vb == mid && (s & 1))), k };
 }
 
 static char *text_decimal(char *p, struct decimal d)

@@ -14,7 +14,7 @@ char *pt_text_f32(char *p, float v);
 /* Days and microseconds since 1970-01-01, proleptic Gregorian calendar, astronomical years (1 BC is 0000, 2 BC is -0001); years
  * above 9999 get a plus sign.  The ends of the range are "infinity" and "-infinity".  Fractions: none or 6 digits. */
 char *pt_text_date(char *p, int32_t days);
-char *pt_text_time(char *p, int64_t us); /* since midnight; 86,400,000,000 is "24:00:00" */
+char *pt_text_time(char *p, int64_t us);                /* since midnight; 86,400,000,000 is "24:00:00" */
 char *pt_text_timestamp(char *p, int64_t us, bool utc); /* utc: ends in Z */
 char *pt_text_uuid(char *p, const uint8_t u[16]);       /* 36 bytes */
 

@@ -5,7 +5,7 @@
 struct backend {
 	const struct pt_connector *type;
 	char args[256], wrong_args[256];
-	const char *many; /* a SELECT of 100,000 rows (int64) */
+	const char *many;  /* a SELECT of 100,000 rows (int64) */
 	const char *param; /* a statement that gives back its only parameter as text */
 };
 
@@ -30,11 +30,13 @@ static void test_queries(const struct backend *b, struct pt_conn *c)
 	ok(!a.text.len && !a.types[0], "a stream without columns");
 	is_int(ask(c, &a, "INSERT INTO contract VALUES (1), (2), (3)", NULL, true, NULL), 0, "insert");
 	is_int(c->type->affected(c), 3, "affected");
-	is_int(ask(c, &a, "DELETE FROM contract WHERE i < 3 RETURNING i", NULL, true, NULL), 0, "a write with rows %s", a.err.msg);
+	is_int(ask(c, &a, "DELETE FROM contract WHERE i < 3 RETURNING i", NULL, true, NULL), 0, "a write with rows %s",
+	       a.err.msg);
 	is_int(a.stats.rows, 2, "its rows");
 	is_int(ask(c, &a, "SELECT i FROM contract", NULL, false, NULL), 0, "what is left");
 	is_str(a.text.p, "[3]\n", "one row");
-	ok(ask(c, &a, "INSERT INTO contract SELECT i / (i - 3) FROM contract WHERE i / (i - 3) > nosuch", NULL, true, NULL) == PT_E_QUERY,
+	ok(ask(c, &a, "INSERT INTO contract SELECT i / (i - 3) FROM contract WHERE i / (i - 3) > nosuch", NULL, true, NULL) ==
+		   PT_E_QUERY,
 	   "a write that fails");
 	is_int(ask(c, &a, b->many, NULL, false, NULL), 0, "many rows %s", a.err.msg);
 	is_int(a.stats.rows, 100000, "all of them");
@@ -85,7 +87,8 @@ static void test_stream(const struct backend *b, struct pt_conn *c)
 	ok(pt_conn_query(c, &q, &s, &e) == 0 && s.get_next(&s, &batch[0]) == 0 && batch[0].release, "a stream with it");
 	batch[0].release(&batch[0]);
 	pt_cancel_fire(&k, PT_E_CANCELLED, "by the contract");
-	ok(s.get_next(&s, &batch[0]) != 0 && !batch[0].release && c->stream_err.code == PT_E_CANCELLED, "cancelled between batches");
+	ok(s.get_next(&s, &batch[0]) != 0 && !batch[0].release && c->stream_err.code == PT_E_CANCELLED,
+	   "cancelled between batches");
 	is_str(s.get_last_error(&s), "by the contract", "the reason");
 	ok(s.get_next(&s, &batch[0]) != 0, "which stays");
 	s.release(&s);
@@ -107,7 +110,8 @@ static void test_backend(const struct backend *b)
 
 	printf("# %s\n", b->type->name);
 	ok(pt_connector_find(b->type->name) == b->type && b->type->args[0].name, "in the table, with its arguments documented");
-	ok(open_json(b->type, &c, b->wrong_args, NULL, &e) == PT_E_INVALID && strstr(e.msg, "no_such_argument"), "an unknown argument is named");
+	ok(open_json(b->type, &c, b->wrong_args, NULL, &e) == PT_E_INVALID && strstr(e.msg, "no_such_argument"),
+	   "an unknown argument is named");
 	ok(open_json(b->type, &c, "{}", NULL, &e) == PT_E_INVALID && strstr(e.msg, b->type->args[0].name), "and a missing one");
 	ok(pt_cancel_init(&k, &e) == 0, "a token");
 	pt_cancel_fire(&k, PT_E_CANCELLED, "at once");
@@ -123,9 +127,14 @@ static void test_backend(const struct backend *b)
 
 int main(void)
 {
-	struct backend lite = { .type = &pt_connector_sqlite, .param = "SELECT ?1",
-				.many = "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM r WHERE i < 100000) SELECT i FROM r" };
-	struct backend pg = { .type = &pt_connector_postgres, .param = "SELECT $1::text", .many = "SELECT generate_series(1::int8, 100000)" };
+	struct backend lite = {
+		.type = &pt_connector_sqlite,
+		.param = "SELECT ?1",
+		.many = "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM r WHERE i < 100000) SELECT i FROM r"
+	};
+	struct backend pg = { .type = &pt_connector_postgres,
+			      .param = "SELECT $1::text",
+			      .many = "SELECT generate_series(1::int8, 100000)" };
 	char path[] = "/tmp/postern-contract.XXXXXX";
 	int fd = mkstemp(path);
 
@@ -137,7 +146,8 @@ int main(void)
 	test_backend(&lite);
 	unlink(path);
 	if (getenv("PGPORT")) {
-		snprintf(pg.args, sizeof(pg.args), "{\"host\":\"%s\",\"port\":%s,\"user\":\"postgres\"}", getenv("PG_SOCKET_DIR"), getenv("PGPORT"));
+		snprintf(pg.args, sizeof(pg.args), "{\"host\":\"%s\",\"port\":%s,\"user\":\"postgres\"}", getenv("PG_SOCKET_DIR"),
+			 getenv("PGPORT"));
 		snprintf(pg.wrong_args, sizeof(pg.wrong_args), "{\"host\":\"x\",\"user\":\"x\",\"no_such_argument\":1}");
 		test_backend(&pg);
 	} else {

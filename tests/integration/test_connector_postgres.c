@@ -34,8 +34,8 @@ static const struct {
 	{ "-0.00012345::numeric", "\"-0.00012345\"", "decimal", "numeric" },
 	{ "100000000::numeric", "\"100000000\"", "decimal", "numeric" },
 	{ "10000.0001::numeric", "\"10000.0001\"", "decimal", "numeric" },
-	{ "1234567890123456789012345678901234567890.123456789::numeric", "\"1234567890123456789012345678901234567890.123456789\"", "decimal",
-	  "numeric" },
+	{ "1234567890123456789012345678901234567890.123456789::numeric", "\"1234567890123456789012345678901234567890.123456789\"",
+	  "decimal", "numeric" },
 	{ "1e-20::numeric", "\"0.00000000000000000001\"", "decimal", "numeric" },
 	{ "1e30::numeric", "\"1000000000000000000000000000000\"", "decimal", "numeric" },
 	{ "12300::numeric(5,-2)", "\"12300\"", "decimal", "numeric(5,-2)" },
@@ -100,7 +100,8 @@ static const struct {
 	{ "'{}'::int4[]", "[]", "array", "int4[]" },
 	{ "'{{1,2},{3,4}}'::int8[]", "[[1,2],[3,4]]", "array", "int8[]" },
 	{ "'[0:1]={5,6}'::int4[]", "[5,6]", "array", "int4[]" },
-	{ "array['a b','q\"u\\o','NULL',null,'','{x,y}']::text[]", "[\"a b\",\"q\\\"u\\\\o\",\"NULL\",null,\"\",\"{x,y}\"]", "array", "text[]" },
+	{ "array['a b','q\"u\\o','NULL',null,'','{x,y}']::text[]", "[\"a b\",\"q\\\"u\\\\o\",\"NULL\",null,\"\",\"{x,y}\"]",
+	  "array", "text[]" },
 	{ "array[true,false,true,null]", "[true,false,true,null]", "array", "bool[]" },
 	{ "array[1.10,null]::numeric[]", "[\"1.10\",null]", "array", "numeric[]" },
 	{ "array['2024-01-01 00:00Z']::timestamptz[]", "[\"2024-01-01T00:00:00Z\"]", "array", "timestamptz[]" },
@@ -187,7 +188,8 @@ static void test_types(struct pt_conn *c)
 		snprintf(want, sizeof(want), "[%s]\n", values[i].json);
 		ask(c, &a, sql, "[true]", false, NULL);
 		is_str(a.text.p, want, "with a parameter, not by COPY %s", a.err.msg);
-		snprintf(sql, sizeof(sql), "SELECT CASE WHEN i = 1 THEN %s END FROM generate_series(0,2) i ORDER BY i", values[i].sql);
+		snprintf(sql, sizeof(sql), "SELECT CASE WHEN i = 1 THEN %s END FROM generate_series(0,2) i ORDER BY i",
+			 values[i].sql);
 		snprintf(want, sizeof(want), "[null]\n[%s]\n[null]\n", values[i].json);
 		ask(c, &a, sql, NULL, false, NULL);
 		is_str(a.text.p, want, "among NULLs %s", a.err.msg);
@@ -228,19 +230,24 @@ static void test_statements(struct pt_conn *c)
 		is_str(a.text.p, bound[i].json, "%s with %s %s", bound[i].sql, bound[i].params, a.err.msg);
 	}
 	for (size_t i = 0; i < PT_COUNT(wrong); i++) {
-		is_int(ask(c, &a, wrong[i].sql, wrong[i].params, false, NULL), wrong[i].code, "refused: %s (%s)", wrong[i].sql, a.err.msg);
+		is_int(ask(c, &a, wrong[i].sql, wrong[i].params, false, NULL), wrong[i].code, "refused: %s (%s)", wrong[i].sql,
+		       a.err.msg);
 		ok(!*wrong[i].native || !strcmp(a.err.native, wrong[i].native), "SQLSTATE %s", a.err.native);
 		ok(strstr(a.err.hint, wrong[i].hint), "hint");
 		ok(ask(c, &a, "SELECT 1", NULL, false, NULL) == 0, "and the connection works: %s", a.err.msg);
 	}
-	ok(ask(c, &a, "CREATE TABLE t (i int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED)", NULL, true, NULL) == 0, "create %s", a.err.msg);
-	ok(ask(c, &a, "INSERT INTO t SELECT generate_series(1,5)", NULL, true, NULL) == 0 && c->type->affected(c) == 5, "affected rows");
+	ok(ask(c, &a, "CREATE TABLE t (i int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED)", NULL, true, NULL) == 0, "create %s",
+	   a.err.msg);
+	ok(ask(c, &a, "INSERT INTO t SELECT generate_series(1,5)", NULL, true, NULL) == 0 && c->type->affected(c) == 5,
+	   "affected rows");
 	ok(ask(c, &a, "INSERT INTO t VALUES (6) RETURNING i", NULL, true, NULL) == 0, "returning");
 	is_str(a.text.p, "[6]\n", "rows of a write");
-	ok(ask(c, &a, "INSERT INTO t VALUES (6)", NULL, true, NULL) == PT_E_QUERY && !strcmp(a.err.native, "23505"), "fails at commit");
+	ok(ask(c, &a, "INSERT INTO t VALUES (6)", NULL, true, NULL) == PT_E_QUERY && !strcmp(a.err.native, "23505"),
+	   "fails at commit");
 	ok(ask(c, &a, "DELETE FROM t", NULL, false, NULL) == PT_E_QUERY, "not without write");
-	ok(ask(c, &a, "SET search_path = pg_catalog", NULL, false, NULL) == 0 && ask(c, &a, "SHOW search_path", NULL, false, NULL) == 0 &&
-		   !strstr(a.text.p, "pg_catalog"), "a SET does not stay in the session");
+	ok(ask(c, &a, "SET search_path = pg_catalog", NULL, false, NULL) == 0 &&
+		   ask(c, &a, "SHOW search_path", NULL, false, NULL) == 0 && !strstr(a.text.p, "pg_catalog"),
+	   "a SET does not stay in the session");
 	is_int(ask(c, &a, "SELECT * FROM t", NULL, false, NULL) == 0 ? a.stats.rows : -1, 6, "six rows are there");
 	{ /* early release of a writing statement: nothing is written */
 		struct ArrowArrayStream s = { 0 };
@@ -252,7 +259,7 @@ static void test_statements(struct pt_conn *c)
 		batch.release(&batch);
 		s.release(&s);
 		is_int(ask(c, &a, "SELECT * FROM t", NULL, false, NULL) == 0 ? a.stats.rows : -1, 6, "released early: undone");
-		q = (struct pt_query){ .sql = "SELECT generate_series(1, 100000000), repeat('x', 100)" };
+		q = (struct pt_query) { .sql = "SELECT generate_series(1, 100000000), repeat('x', 100)" };
 		for (int i = 0; i < 3; i++) {
 			int64_t start = pt_mono_ms();
 
@@ -276,7 +283,9 @@ static bool wait_running(struct pt_conn *watch, const char *mark, int want)
 	int64_t end = pt_mono_ms() + 5000;
 	bool good = false;
 
-	snprintf(sql, sizeof(sql), "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%%%s%%' AND pid <> pg_backend_pid()",
+	snprintf(sql, sizeof(sql),
+		 "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%%%s%%' AND pid <> "
+		 "pg_backend_pid()",
 		 mark);
 	snprintf(text, sizeof(text), "[%d]\n", want);
 	while (!good && pt_mono_ms() < end) {
@@ -314,10 +323,11 @@ static void *do_later(void *arg)
 
 static void test_cancel(struct pt_conn *c, struct pt_conn *watch)
 {
-	static const char *const sqls[] = { "SELECT pg_sleep(60) /* mark1 */",
-					    "SELECT generate_series(1, 1000000000), repeat('x', 200) /* mark2 */",
-					    "SELECT count(*) FROM generate_series(1, 100000000000) i /* mark3 */",
-					    "SELECT generate_series(1, 1000000000), repeat('x', 200), int4range(1, 2) /* mark5 */" };
+	static const char *const sqls[] = {
+		"SELECT pg_sleep(60) /* mark1 */", "SELECT generate_series(1, 1000000000), repeat('x', 200) /* mark2 */",
+		"SELECT count(*) FROM generate_series(1, 100000000000) i /* mark3 */",
+		"SELECT generate_series(1, 1000000000), repeat('x', 200), int4range(1, 2) /* mark5 */"
+	};
 	static const char *const marks[] = { "mark1", "mark2", "mark3", "mark5" };
 	struct answer a = { 0 };
 	struct pt_err e;
@@ -368,9 +378,12 @@ static void test_cancel(struct pt_conn *c, struct pt_conn *watch)
 	}
 	ok(pt_cancel_init(&k, &e) == 0, "token");
 	k.deadline_ms = pt_mono_ms() + 7000;
-	ok(ask(c, &a, "SELECT setting::int BETWEEN 7000 AND 7500 FROM pg_settings WHERE name = 'statement_timeout'", NULL, false, &k) == 0 &&
-		   !strcmp(a.text.p, "[true]\n"), "the server has the limit too");
-	ok(ask(c, &a, "SHOW statement_timeout", NULL, false, NULL) == 0 && !strcmp(a.text.p, "[\"0\"]\n"), "for that statement only");
+	ok(ask(c, &a, "SELECT setting::int BETWEEN 7000 AND 7500 FROM pg_settings WHERE name = 'statement_timeout'", NULL, false,
+	       &k) == 0 &&
+		   !strcmp(a.text.p, "[true]\n"),
+	   "the server has the limit too");
+	ok(ask(c, &a, "SHOW statement_timeout", NULL, false, NULL) == 0 && !strcmp(a.text.p, "[\"0\"]\n"),
+	   "for that statement only");
 	pt_cancel_fire(&k, PT_E_CANCELLED, "before it began");
 	ok(ask(c, &a, "SELECT 1", NULL, false, &k) == PT_E_CANCELLED, "a cancelled one does not start");
 	pt_cancel_release(&k);
@@ -379,8 +392,10 @@ static void test_cancel(struct pt_conn *c, struct pt_conn *watch)
 
 static void test_lost(struct pt_conn *watch)
 {
-	struct later l = { .watch = watch, .mark = "mark4",
-			   .sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%mark4%' AND pid <> pg_backend_pid()" };
+	struct later l = { .watch = watch,
+			   .mark = "mark4",
+			   .sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%mark4%' AND pid <> "
+				  "pg_backend_pid()" };
 	struct answer a = { 0 };
 	struct pt_conn *c = NULL;
 	struct pt_err e;
@@ -433,26 +448,39 @@ static const struct {
 	int code;
 	const char *native, *text, *hint;
 } opens[] = {
-	{ "{\"host\":\"127.0.0.1\",\"port\":@,\"user\":\"ada\",\"password\":\"lovelace\",\"database\":\"postgres\"}", 0, "", "", "" },
-	{ "{\"host\":\"localhost\",\"port\":\"@\",\"user\":\"ada\",\"password\":\"lovelace\",\"db_name\":\"postgres\",\"ssl_mode\":\"disable\"}", 0,
-	  "", "", "" },
-	{ "{\"host\":\"127.0.0.1\",\"port\":@,\"user\":\"ada\",\"password\":\"s3cret-wrong\",\"dbname\":\"postgres\"}", PT_E_SOURCE_AUTH, "28P01",
-	  "ada", "password" },
-	{ "{\"host\":\"127.0.0.1\",\"port\":@,\"user\":\"ada\",\"dbname\":\"postgres\"}", PT_E_SOURCE_AUTH, "", "password", "password" },
-	{ "{\"host\":\"127.0.0.1\",\"port\":@,\"user\":\"nobody\",\"password\":\"x\",\"dbname\":\"postgres\"}", PT_E_SOURCE_AUTH, "28000", "", "" },
-	{ "{\"host\":\"127.0.0.1\",\"port\":@,\"user\":\"ada\",\"password\":\"lovelace\",\"dbname\":\"none\"}", PT_E_INVALID, "3D000", "none",
-	  "dbname" },
-	{ "{\"host\":\"127.0.0.1\",\"port\":@,\"user\":\"tlsada\",\"password\":\"lovelace\",\"dbname\":\"postgres\",\"ssl_mode\":\"disable\"}",
+	{ "{\"host\":\"127.0.0.1\",\"port\":@,\"user\":\"ada\",\"password\":\"lovelace\",\"database\":\"postgres\"}", 0, "", "",
+	  "" },
+	{ "{\"host\":\"localhost\",\"port\":\"@\",\"user\":\"ada\",\"password\":\"lovelace\",\"db_name\":\"postgres\",\"ssl_"
+	  "mode\":\"disable\"}",
+	  0, "", "", "" },
+	{ "{\"host\":\"127.0.0.1\",\"port\":@,\"user\":\"ada\",\"password\":\"s3cret-wrong\",\"dbname\":\"postgres\"}",
+	  PT_E_SOURCE_AUTH, "28P01", "ada", "password" },
+	{ "{\"host\":\"127.0.0.1\",\"port\":@,\"user\":\"ada\",\"dbname\":\"postgres\"}", PT_E_SOURCE_AUTH, "", "password",
+	  "password" },
+	{ "{\"host\":\"127.0.0.1\",\"port\":@,\"user\":\"nobody\",\"password\":\"x\",\"dbname\":\"postgres\"}", PT_E_SOURCE_AUTH,
+	  "28000", "", "" },
+	{ "{\"host\":\"127.0.0.1\",\"port\":@,\"user\":\"ada\",\"password\":\"lovelace\",\"dbname\":\"none\"}", PT_E_INVALID,
+	  "3D000", "none", "dbname" },
+	{ "{\"host\":\"127.0.0.1\",\"port\":@,\"user\":\"tlsada\",\"password\":\"lovelace\",\"dbname\":\"postgres\",\"ssl_mode\":"
+	  "\"disable\"}",
 	  PT_E_TLS_REQUIRED, "28000", "", "ssl_mode" },
-	{ "{\"host\":\"127.0.0.1\",\"port\":@,\"user\":\"tlsada\",\"password\":\"lovelace\",\"dbname\":\"postgres\"}", 0, "", "", "" },
-	{ "{\"host\":\"localhost\",\"port\":@,\"user\":\"ada\",\"password\":\"lovelace\",\"dbname\":\"postgres\",\"ssl_mode\":\"verify-full\","
-	  "\"ssl_options\":{\"ca_data\":\"%CA\"}}", 0, "", "", "" },
-	{ "{\"host\":\"localhost\",\"port\":@,\"user\":\"ada\",\"password\":\"lovelace\",\"dbname\":\"postgres\",\"ssl_mode\":\"verify-full\","
-	  "\"ssl_options\":{\"ca_data\":\"%OTHER\"}}", PT_E_TLS, "", "certificate", "ca_data" },
+	{ "{\"host\":\"127.0.0.1\",\"port\":@,\"user\":\"tlsada\",\"password\":\"lovelace\",\"dbname\":\"postgres\"}", 0, "", "",
+	  "" },
+	{ "{\"host\":\"localhost\",\"port\":@,\"user\":\"ada\",\"password\":\"lovelace\",\"dbname\":\"postgres\",\"ssl_mode\":"
+	  "\"verify-full\","
+	  "\"ssl_options\":{\"ca_data\":\"%CA\"}}",
+	  0, "", "", "" },
+	{ "{\"host\":\"localhost\",\"port\":@,\"user\":\"ada\",\"password\":\"lovelace\",\"dbname\":\"postgres\",\"ssl_mode\":"
+	  "\"verify-full\","
+	  "\"ssl_options\":{\"ca_data\":\"%OTHER\"}}",
+	  PT_E_TLS, "", "certificate", "ca_data" },
 	{ "{\"host\":\"localhost\",\"port\":@,\"user\":\"ada\",\"password\":\"lovelace\",\"dbname\":\"postgres\","
-	  "\"ssl_options\":{\"ca_data\":\"%OTHER\"}}", PT_E_TLS, "", "certificate", "ca_data" },
-	{ "{\"host\":\"127.1.2.3,127.0.0.1\",\"port\":@,\"user\":\"ada\",\"password\":\"lovelace\",\"dbname\":\"postgres\"}", 0, "", "", "" },
-	{ "{\"host\":\"127.0.0.1\",\"port\":@,\"user\":\"ada\",\"password\":\"lovelace\",\"ssl_mode\":\"verify-full\",\"sslrootcert\":\"/none\"}",
+	  "\"ssl_options\":{\"ca_data\":\"%OTHER\"}}",
+	  PT_E_TLS, "", "certificate", "ca_data" },
+	{ "{\"host\":\"127.1.2.3,127.0.0.1\",\"port\":@,\"user\":\"ada\",\"password\":\"lovelace\",\"dbname\":\"postgres\"}", 0,
+	  "", "", "" },
+	{ "{\"host\":\"127.0.0.1\",\"port\":@,\"user\":\"ada\",\"password\":\"lovelace\",\"ssl_mode\":\"verify-full\","
+	  "\"sslrootcert\":\"/none\"}",
 	  PT_E_TLS, "", "/none", "ca_data" },
 	{ "{\"host\":\"127.0.0.1\",\"port\":1,\"user\":\"ada\"}", PT_E_CONNECT, "", "refused", "" },
 	{ "{\"host\":\"no-such-host.invalid\",\"user\":\"ada\"}", PT_E_HOST_UNKNOWN, "", "no-such-host.invalid", "host" },
@@ -509,7 +537,8 @@ static void test_open(void)
 		is_int(rc, opens[i].code, "open %zu (%s)", i, e.msg);
 		is_str(e.native, opens[i].native, "SQLSTATE");
 		ok(strstr(e.msg, opens[i].text) && strstr(e.hint, opens[i].hint), "message and hint: %s; %s", e.msg, e.hint);
-		ok(!strstr(e.msg, "s3cret") && !strstr(e.hint, "s3cret") && !strstr(e.msg, "LOCATION"), "no secret, no source location");
+		ok(!strstr(e.msg, "s3cret") && !strstr(e.hint, "s3cret") && !strstr(e.msg, "LOCATION"),
+		   "no secret, no source location");
 		pt_conn_close(c);
 	}
 	{ /* a listener that never answers: the token and the limit end it */
@@ -518,7 +547,8 @@ static void test_open(void)
 
 		ok(pt_cancel_init(&k, &e) == 0, "token");
 		k.deadline_ms = start + 200;
-		is_int(open_json(type, &c, getenv("PT_SILENT_ARGS"), &k, &e), PT_E_DEADLINE, "deadline while connecting (%s)", e.msg);
+		is_int(open_json(type, &c, getenv("PT_SILENT_ARGS"), &k, &e), PT_E_DEADLINE, "deadline while connecting (%s)",
+		       e.msg);
 		ok(pt_mono_ms() - start < 1000, "at once");
 		is_int(open_json(type, &c, getenv("PT_SILENT_ARGS"), NULL, &e), PT_E_TIMEOUT, "connect_timeout (%s)", e.msg);
 		pt_cancel_release(&k);
@@ -527,8 +557,11 @@ static void test_open(void)
 
 static void setup(struct pt_conn *c)
 {
-	static const char *const sqls[] = { "CREATE TYPE mood AS ENUM ('happy', 'sad')", "CREATE DOMAIN positive AS int4 CHECK (VALUE > 0)",
-					    "CREATE TYPE pair AS (a int4, b text)", "CREATE SEQUENCE seq", "CREATE ROLE poor LOGIN",
+	static const char *const sqls[] = { "CREATE TYPE mood AS ENUM ('happy', 'sad')",
+					    "CREATE DOMAIN positive AS int4 CHECK (VALUE > 0)",
+					    "CREATE TYPE pair AS (a int4, b text)",
+					    "CREATE SEQUENCE seq",
+					    "CREATE ROLE poor LOGIN",
 					    "CREATE TABLE secret (i int)" };
 	struct answer a = { 0 };
 
@@ -551,13 +584,17 @@ int main(void)
 		printf("1..0 # SKIP no server: run by tests/with-postgres.sh\n");
 		return 0;
 	}
-	if (fd < 0 || bind(fd, (struct sockaddr *)&sin, len) < 0 || listen(fd, 5) < 0 || getsockname(fd, (struct sockaddr *)&sin, &len) < 0)
+	if (fd < 0 || bind(fd, (struct sockaddr *)&sin, len) < 0 || listen(fd, 5) < 0 ||
+	    getsockname(fd, (struct sockaddr *)&sin, &len) < 0)
 		return 1;
-	snprintf(silent, sizeof(silent), "{\"host\":\"127.0.0.1\",\"port\":%d,\"user\":\"x\",\"connect_timeout\":1}", ntohs(sin.sin_port));
+	snprintf(silent, sizeof(silent), "{\"host\":\"127.0.0.1\",\"port\":%d,\"user\":\"x\",\"connect_timeout\":1}",
+		 ntohs(sin.sin_port));
 	setenv("PT_SILENT_ARGS", silent, 1);
-	snprintf(server_args, sizeof(server_args), "{\"host\":\"127.0.0.1\",\"port\":%s,\"user\":\"postgres\",\"dbname\":\"postgres\",\"sslmode\":\"disable\"}",
+	snprintf(server_args, sizeof(server_args),
+		 "{\"host\":\"127.0.0.1\",\"port\":%s,\"user\":\"postgres\",\"dbname\":\"postgres\",\"sslmode\":\"disable\"}",
 		 getenv("PGPORT"));
-	ok(open_json(type, &c, server_args, NULL, &e) == 0 && open_json(type, &watch, server_args, NULL, &e) == 0, "connected (%s)", e.msg);
+	ok(open_json(type, &c, server_args, NULL, &e) == 0 && open_json(type, &watch, server_args, NULL, &e) == 0,
+	   "connected (%s)", e.msg);
 	if (!c || !watch)
 		return tap_end();
 	setup(c);
@@ -568,11 +605,13 @@ int main(void)
 	test_memory(c);
 	test_open();
 	ok(ask(c, &a, "SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()", NULL, false, NULL) == 0 &&
-		   !strcmp(a.text.p, "[\"postern\"]\n"), "application_name");
+		   !strcmp(a.text.p, "[\"postern\"]\n"),
+	   "application_name");
 	pt_buf_release(&a.text);
 	pt_conn_close(c);
 	c = NULL;
-	snprintf(silent, sizeof(silent), "{\"host\":\"%s\",\"port\":%s,\"user\":\"ada\",\"password\":\"lovelace\",\"dbname\":\"postgres\"}",
+	snprintf(silent, sizeof(silent),
+		 "{\"host\":\"%s\",\"port\":%s,\"user\":\"ada\",\"password\":\"lovelace\",\"dbname\":\"postgres\"}",
 		 getenv("PG_SOCKET_DIR"), getenv("PGPORT"));
 	ok(open_json(type, &c, silent, NULL, &e) == 0, "Unix socket (%s)", e.msg);
 	if (c) {

@@ -43,7 +43,8 @@ int main(void)
 	ok(!(s.children[0]->flags & ARROW_FLAG_NULLABLE) && s.children[1]->flags & ARROW_FLAG_NULLABLE, "nullable flags");
 	ok(pt_logical_of(s.children[1]) == PT_L_DECIMAL, "with their type in the metadata");
 	ok(pt_arrow_metadata(s.children[1]->metadata, "scale", &n) && n == 1, "and the scale");
-	ok(!strncmp(pt_arrow_metadata(s.children[1]->metadata, "postern.native", &n), "numeric(12,2)", 13) && n == 13, "native name");
+	ok(!strncmp(pt_arrow_metadata(s.children[1]->metadata, "postern.native", &n), "numeric(12,2)", 13) && n == 13,
+	   "native name");
 	ok(!pt_arrow_metadata(s.children[0]->metadata, "scale", &n) && !pt_arrow_metadata(NULL, "scale", &n), "absent keys");
 	moved_field = *s.children[3];
 	s.children[3]->release = NULL;
@@ -82,7 +83,7 @@ int main(void)
 		struct pt_column_def wide[1600];
 
 		for (size_t i = 0; i < PT_COUNT(wide); i++)
-			wide[i] = (struct pt_column_def){ "c", "int8", PT_L_INT64 };
+			wide[i] = (struct pt_column_def) { "c", "int8", PT_L_INT64 };
 		ok(pt_builder_init(&b, wide, PT_COUNT(wide), &e) == 0, "1600 columns");
 		ok(b.max_rows >= 64 && b.max_rows * 1600 * 9 <= PT_BATCH_BYTES, "fewer rows per batch");
 		pt_builder_release(&b);
@@ -95,7 +96,8 @@ int main(void)
 	ok(pt_builder_init(&b, defs + 3, 1, &e) == 0 && pt_builder_begin(&b, &e) == 0, "begin");
 	ok(!pt_col_room(&b, &b.cols[0], (size_t)INT32_MAX + 1), "more than 2 GiB in a column");
 	pt_col_wrote(&b.cols[0], 0);
-	ok(pt_builder_end_row(&b, &e) == PT_E_TOO_LARGE && pt_builder_finish(&b, &a, &e) == PT_E_TOO_LARGE, "is an error that sticks");
+	ok(pt_builder_end_row(&b, &e) == PT_E_TOO_LARGE && pt_builder_finish(&b, &a, &e) == PT_E_TOO_LARGE,
+	   "is an error that sticks");
 	pt_builder_release(&b);
 	return tap_end();
 }

@@ -25,7 +25,7 @@ static int get_next(struct ArrowArrayStream *s, struct ArrowArray *ret)
 	struct source *src = s->private_data;
 	struct pt_err e;
 
-	*ret = (struct ArrowArray){ 0 };
+	*ret = (struct ArrowArray) { 0 };
 	if (src->fail_at && src->next >= src->fail_at) {
 		(void)pt_fail(&src->conn.stream_err, PT_E_CONNECTION_LOST, "gone");
 		return EIO;
@@ -57,8 +57,8 @@ static int collect(void *arg, const char *p, size_t n, struct pt_err *err)
 	return PT_OK;
 }
 
-static int run(struct source *src, const struct pt_column_def *defs, size_t n, const struct pt_rows_limits *lim, struct pt_buf *out,
-	       struct pt_rows_stats *st, struct pt_err *e)
+static int run(struct source *src, const struct pt_column_def *defs, size_t n, const struct pt_rows_limits *lim,
+	       struct pt_buf *out, struct pt_rows_stats *st, struct pt_err *e)
 {
 	struct ArrowArrayStream s = { get_schema, get_next, last_error, NULL, src };
 	int rc = pt_builder_init(&src->b, defs, n, e);
@@ -75,18 +75,22 @@ static void add_text(struct pt_builder *b, size_t col, const char *s)
 }
 
 static const struct pt_column_def every[] = {
-	{ "b", NULL, PT_L_BOOL }, { "i2", NULL, PT_L_INT16 }, { "i4", NULL, PT_L_INT32 }, { "i8", NULL, PT_L_INT64 },
-	{ "f4", NULL, PT_L_FLOAT32 }, { "f8", NULL, PT_L_FLOAT64 }, { "d", NULL, PT_L_DECIMAL }, { "t", NULL, PT_L_TEXT },
-	{ "y", NULL, PT_L_BYTES }, { "da", NULL, PT_L_DATE }, { "ti", NULL, PT_L_TIME }, { "tz", NULL, PT_L_TIMETZ },
-	{ "ts", NULL, PT_L_TIMESTAMP }, { "tt", NULL, PT_L_TIMESTAMPTZ }, { "iv", NULL, PT_L_INTERVAL }, { "u", NULL, PT_L_UUID },
-	{ "j", NULL, PT_L_JSON }, { "a", NULL, PT_L_ARRAY }, { "x", NULL, PT_L_ANY },
+	{ "b", NULL, PT_L_BOOL },       { "i2", NULL, PT_L_INT16 },       { "i4", NULL, PT_L_INT32 },
+	{ "i8", NULL, PT_L_INT64 },     { "f4", NULL, PT_L_FLOAT32 },     { "f8", NULL, PT_L_FLOAT64 },
+	{ "d", NULL, PT_L_DECIMAL },    { "t", NULL, PT_L_TEXT },         { "y", NULL, PT_L_BYTES },
+	{ "da", NULL, PT_L_DATE },      { "ti", NULL, PT_L_TIME },        { "tz", NULL, PT_L_TIMETZ },
+	{ "ts", NULL, PT_L_TIMESTAMP }, { "tt", NULL, PT_L_TIMESTAMPTZ }, { "iv", NULL, PT_L_INTERVAL },
+	{ "u", NULL, PT_L_UUID },       { "j", NULL, PT_L_JSON },         { "a", NULL, PT_L_ARRAY },
+	{ "x", NULL, PT_L_ANY },
 };
 static const char every_lines[] =
-	"[true,-32768,-2147483648,-9223372036854775808,0.1,\"NaN\",\"123456789012345678901234567890.10\",\"q\\\"\\\\\\n\xc3\xa9\",\"AAH/\","
+	"[true,-32768,-2147483648,-9223372036854775808,0.1,\"NaN\",\"123456789012345678901234567890.10\","
+	"\"q\\\"\\\\\\n\xc3\xa9\",\"AAH/\","
 	"\"2024-02-29\",\"24:00:00\",\"12:00:00+02:00\",\"2024-02-29T00:00:00\",\"2024-02-29T00:00:00.000001Z\",\"P1Y2M\","
 	"\"00010203-0405-0607-0809-0a0b0c0d0e0f\",{\"a\": [1, 2],  \"b\":\"x\"},[1,null],7]\n"
 	"[null,null,null,null,null,null,null,null,null,null,null,null,null,null,null,null,null,null,null]\n"
-	"[false,32767,2147483647,9223372036854775807,\"-Infinity\",1e300,\"NaN\",\"\",\"\",\"infinity\",\"00:00:00\",\"\",\"-infinity\","
+	"[false,32767,2147483647,9223372036854775807,\"-Infinity\",1e300,\"NaN\",\"\",\"\",\"infinity\",\"00:00:00\",\"\",\"-"
+	"infinity\","
 	"\"infinity\",\"PT0S\",\"00010203-0405-0607-0809-0a0b0c0d0e0f\",\"{broken\",[],\"t\"]\n";
 
 static void fill_every(struct pt_builder *b, int64_t i)
@@ -142,12 +146,44 @@ static const struct {
 	const char *text;
 	bool valid;
 } documents[] = {
-	{ "null", true }, { " [1 , -2.5e+10, \"\\u00e9\\n\" , {\"a\" : {} , \"b\":[]}]\n", true }, { "0", true }, { "-0.5", true },
-	{ "", false }, { " ", false }, { "01", false }, { "1.", false }, { ".5", false }, { "1e", false }, { "-", false }, { "+1", false },
-	{ "NaN", false }, { "[1,]", false }, { "[,1]", false }, { "[1 2]", false }, { "{\"a\"}", false }, { "{a:1}", false },
-	{ "{\"a\":1,}", false }, { "[1", false }, { "[", false }, { "{", false }, { "]", false }, { "[1}", false }, { "1 2", false }, { "\"\n\"", false },
-	{ "\"\\x\"", false }, { "\"\\u12g4\"", false }, { "\"\\u12", false }, { "\"abc", false }, { "\"\xff\"", false }, { "\"\xc3\xa9\"", true },
-	{ "tru", false }, { "truex", false }, { "{\"a\":tru}", false }, { "[[[[[[]]]]]]", true }, { "{\"a\":{\"b\":[{}]}}", true }, { "[1],", false },
+	{ "null", true },
+	{ " [1 , -2.5e+10, \"\\u00e9\\n\" , {\"a\" : {} , \"b\":[]}]\n", true },
+	{ "0", true },
+	{ "-0.5", true },
+	{ "", false },
+	{ " ", false },
+	{ "01", false },
+	{ "1.", false },
+	{ ".5", false },
+	{ "1e", false },
+	{ "-", false },
+	{ "+1", false },
+	{ "NaN", false },
+	{ "[1,]", false },
+	{ "[,1]", false },
+	{ "[1 2]", false },
+	{ "{\"a\"}", false },
+	{ "{a:1}", false },
+	{ "{\"a\":1,}", false },
+	{ "[1", false },
+	{ "[", false },
+	{ "{", false },
+	{ "]", false },
+	{ "[1}", false },
+	{ "1 2", false },
+	{ "\"\n\"", false },
+	{ "\"\\x\"", false },
+	{ "\"\\u12g4\"", false },
+	{ "\"\\u12", false },
+	{ "\"abc", false },
+	{ "\"\xff\"", false },
+	{ "\"\xc3\xa9\"", true },
+	{ "tru", false },
+	{ "truex", false },
+	{ "{\"a\":tru}", false },
+	{ "[[[[[[]]]]]]", true },
+	{ "{\"a\":{\"b\":[{}]}}", true },
+	{ "[1],", false },
 };
 
 int main(void)
@@ -177,16 +213,24 @@ int main(void)
 		int64_t rows, max_rows, max_bytes, want;
 		const char *partial;
 	} limits[] = {
-		{ 10, 0, 0, 10, NULL }, { 10, 10, 0, 10, NULL }, { 10, 9, 0, 9, "row_limit" }, { 10, 1, 0, 1, "row_limit" },
-		{ 10000, 4096, 0, 4096, "row_limit" }, { 4096, 4096, 0, 4096, NULL }, { 10000, 10000, 0, 10000, NULL },
-		{ 10, 0, 10 * 20, 10, NULL }, { 10, 0, 10 * 20 - 1, 9, "byte_limit" }, { 10, 0, 1, 0, "byte_limit" },
-		{ 10, 3, 100, 3, "row_limit" }, { 0, 1, 1, 0, NULL },
+		{ 10, 0, 0, 10, NULL },
+		{ 10, 10, 0, 10, NULL },
+		{ 10, 9, 0, 9, "row_limit" },
+		{ 10, 1, 0, 1, "row_limit" },
+		{ 10000, 4096, 0, 4096, "row_limit" },
+		{ 4096, 4096, 0, 4096, NULL },
+		{ 10000, 10000, 0, 10000, NULL },
+		{ 10, 0, 10 * 20, 10, NULL },
+		{ 10, 0, 10 * 20 - 1, 9, "byte_limit" },
+		{ 10, 0, 1, 0, "byte_limit" },
+		{ 10, 3, 100, 3, "row_limit" },
+		{ 0, 1, 1, 0, NULL },
 	};
 	for (size_t i = 0; i < PT_COUNT(limits); i++) {
 		struct pt_rows_limits lim = { limits[i].max_rows, limits[i].max_bytes };
 
 		pt_buf_clear(&out);
-		src = (struct source){ .rows = limits[i].rows, .fill = fill_two };
+		src = (struct source) { .rows = limits[i].rows, .fill = fill_two };
 		ok(run(&src, two, 2, &lim, &out, &st, &e) == 0, "limit %zu", i);
 		is_int(st.rows, limits[i].want, "rows");
 		ok(st.bytes == (int64_t)out.len && (!lim.max_bytes || st.bytes <= lim.max_bytes), "bytes within the limit");
@@ -194,13 +238,13 @@ int main(void)
 		ok(!out.len || out.p[out.len - 1] == '\n', "no row is cut");
 	}
 	pt_buf_clear(&out);
-	src = (struct source){ .rows = 3, .fill = fill_huge };
+	src = (struct source) { .rows = 3, .fill = fill_huge };
 	ok(run(&src, two, 2, NULL, &out, &st, &e) == 0, "rows larger than the buffer");
 	is_int(out.len, 3000007 + (18000000 + 7) + 17, "all of it");
 	ok(!memcmp(out.p + out.len - 17, "[2,\"xxxxxxxxxx\"]\n", 17), "and the next row");
 
 	pt_buf_clear(&out);
-	src = (struct source){ .rows = 10000, .fill = fill_two, .fail_at = 4096 };
+	src = (struct source) { .rows = 10000, .fill = fill_two, .fail_at = 4096 };
 	ok(run(&src, two, 2, NULL, &out, &st, &e) == PT_E_CONNECTION_LOST, "the stream's own reason");
 	is_str(e.msg, "gone", "its message");
 	is_int(st.rows, 4096, "rows before it");

@@ -7,7 +7,8 @@ static char dir[] = "/tmp/postern-sqlite.XXXXXX", path[64], args[128];
 
 static const char schema[] =
 	"CREATE TABLE t (id INTEGER PRIMARY KEY, name VARCHAR(20), price REAL, raw BLOB, amount NUMERIC, day DATE);"
-	"INSERT INTO t VALUES (1, 'a', 1.5, x'0001ff', 10, '2024-01-01'), (2, NULL, 2, NULL, 10.5, NULL), (3, 'c\"', NULL, x'', 'x', '2024-02');"
+	"INSERT INTO t VALUES (1, 'a', 1.5, x'0001ff', 10, '2024-01-01'), (2, NULL, 2, NULL, 10.5, NULL), (3, 'c\"', NULL, x'', "
+	"'x', '2024-02');"
 	"CREATE TABLE mixed (v); INSERT INTO mixed VALUES (1), (2.5), ('t'), (x'ff'), (NULL);"
 	"CREATE TABLE big (n INTEGER, f, t TEXT);"
 	"WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM r WHERE i < 10000) INSERT INTO big SELECT i, i, 'row' FROM r;"
@@ -26,10 +27,11 @@ static const struct {
 	{ "SELECT 1 UNION ALL SELECT 2.5", NULL, "[1.0]\n[2.5]\n", "float64" },
 	{ "SELECT 9007199254740993 UNION ALL SELECT 2.5", NULL, "[9007199254740993]\n[2.5]\n", "any" },
 	{ "SELECT * FROM empty", NULL, "", "int64,text,float64,bytes,text,text" },
-	{ "SELECT 9223372036854775807, -9223372036854775808", NULL, "[9223372036854775807,-9223372036854775808]\n", "int64,int64" },
+	{ "SELECT 9223372036854775807, -9223372036854775808", NULL, "[9223372036854775807,-9223372036854775808]\n",
+	  "int64,int64" },
 	{ "SELECT 1e999, -1e999, 0.1", NULL, "[\"Infinity\",\"-Infinity\",0.1]\n", "float64,float64,float64" },
-	{ "SELECT ?, ?, ?, ?, ?, ?", "[null, true, -5, 0.1, \"it's\", {\"a\":[1]}]", "[null,1,-5,0.1,\"it's\",\"{\\\"a\\\":[1]}\"]\n",
-	  "text,int64,int64,float64,text,text" },
+	{ "SELECT ?, ?, ?, ?, ?, ?", "[null, true, -5, 0.1, \"it's\", {\"a\":[1]}]",
+	  "[null,1,-5,0.1,\"it's\",\"{\\\"a\\\":[1]}\"]\n", "text,int64,int64,float64,text,text" },
 	{ "SELECT ?2, ?1", "[1, 2]", "[2,1]\n", "int64,int64" },
 	{ "SELECT 'a' || char(0) || 'b'", NULL, "[\"a\\u0000b\"]\n", "text" },
 	{ "SELECT count(*) FROM big; -- that is all\n", NULL, "[10000]\n", "int64" },
@@ -75,16 +77,23 @@ static void test_open(void)
 		const char *text;
 	} opens[] = {
 		{ "{\"path\":\"/tmp/postern-sqlite-none/x.db\"}", PT_E_CONNECT, "No such file" },
-		{ "{\"path\":\"/tmp\"}", PT_E_INVALID, "path" }, { "{\"file\":\":memory:\"}", PT_E_INVALID, "file" },
-		{ "{\"path\":\"file:/etc/passwd?mode=ro\"}", PT_E_INVALID, "path" }, { "{\"database\":\"/etc/passwd\"}", PT_E_INVALID, "not an SQLite" },
-		{ "{\"path\":\"\"}", PT_E_INVALID, "path" }, { "{}", PT_E_INVALID, "path" }, { "{\"path\":1}", PT_E_INVALID, "string" },
-		{ "{\"path\":\"a\",\"file\":\"b\"}", PT_E_INVALID, "twice" }, { "{\"mode\":\"rw\"}", PT_E_INVALID, "mode" }, { "1", PT_E_INVALID, "object" },
+		{ "{\"path\":\"/tmp\"}", PT_E_INVALID, "path" },
+		{ "{\"file\":\":memory:\"}", PT_E_INVALID, "file" },
+		{ "{\"path\":\"file:/etc/passwd?mode=ro\"}", PT_E_INVALID, "path" },
+		{ "{\"database\":\"/etc/passwd\"}", PT_E_INVALID, "not an SQLite" },
+		{ "{\"path\":\"\"}", PT_E_INVALID, "path" },
+		{ "{}", PT_E_INVALID, "path" },
+		{ "{\"path\":1}", PT_E_INVALID, "string" },
+		{ "{\"path\":\"a\",\"file\":\"b\"}", PT_E_INVALID, "twice" },
+		{ "{\"mode\":\"rw\"}", PT_E_INVALID, "mode" },
+		{ "1", PT_E_INVALID, "object" },
 	};
 	struct pt_conn *c = NULL;
 	struct pt_err e;
 
 	for (size_t i = 0; i < PT_COUNT(opens); i++) {
-		is_int(open_json(&pt_connector_sqlite, &c, opens[i].args, NULL, &e), opens[i].code, "open %s: %s", opens[i].args, e.msg);
+		is_int(open_json(&pt_connector_sqlite, &c, opens[i].args, NULL, &e), opens[i].code, "open %s: %s", opens[i].args,
+		       e.msg);
 		ok(strstr(e.msg, opens[i].text), "says %s", opens[i].text);
 	}
 	ok(access("/tmp/postern-sqlite-none", F_OK) != 0, "nothing was created");
@@ -119,18 +128,21 @@ static void test_write(struct pt_conn *c)
 	struct pt_cancel k;
 	struct pt_err e;
 
-	ok(ask(c, &a, "INSERT INTO mixed VALUES (7), (8)", NULL, true, NULL) == 0 && c->type->affected(c) == 2, "two rows %s", a.err.msg);
+	ok(ask(c, &a, "INSERT INTO mixed VALUES (7), (8)", NULL, true, NULL) == 0 && c->type->affected(c) == 2, "two rows %s",
+	   a.err.msg);
 	ok(ask(c, &a, "SELECT count(*) FROM mixed", NULL, false, NULL) == 0 && !strcmp(a.text.p, "[7]\n"), "seen by the reader");
 	ok(c->type->affected(c) == -1, "a reader changes nothing");
 	ok(pt_conn_query(c, &q, &s, &e) == 0 && s.get_next(&s, &batch) == 0, "a write with rows");
 	batch.release(&batch);
 	ok(open_json(&pt_connector_sqlite, &other, args, NULL, &e) == 0 && pt_cancel_init(&k, &e) == 0, "another connection");
 	k.deadline_ms = pt_mono_ms() + 200;
-	ok(ask(other, &a, "DELETE FROM mixed", NULL, true, &k) == PT_E_DEADLINE, "waits for the file no longer than it may: %s", a.err.msg);
+	ok(ask(other, &a, "DELETE FROM mixed", NULL, true, &k) == PT_E_DEADLINE, "waits for the file no longer than it may: %s",
+	   a.err.msg);
 	pt_cancel_release(&k);
 	pt_conn_close(other);
 	s.release(&s);
-	ok(ask(c, &a, "SELECT count(*) FROM mixed", NULL, false, NULL) == 0 && !strcmp(a.text.p, "[7]\n"), "released early: undone");
+	ok(ask(c, &a, "SELECT count(*) FROM mixed", NULL, false, NULL) == 0 && !strcmp(a.text.p, "[7]\n"),
+	   "released early: undone");
 	pt_buf_release(&a.text);
 }
 
@@ -163,8 +175,8 @@ int main(void)
 	is_str(a.natives, "INTEGER,-,TEXT,-", "declared types");
 	ok(strstr(a.text.p, "[9999,9999,\"row\",10000]\n[10000,10000,\"row\",10001]\n"), "the last rows");
 	for (size_t i = 0; i < PT_COUNT(bad); i++) {
-		is_int(ask(c, &a, bad[i].sql, bad[i].params, bad[i].write, NULL), bad[i].code, "refused: %s (%s; %s)", bad[i].sql, a.err.msg,
-		       a.err.hint);
+		is_int(ask(c, &a, bad[i].sql, bad[i].params, bad[i].write, NULL), bad[i].code, "refused: %s (%s; %s)", bad[i].sql,
+		       a.err.msg, a.err.hint);
 		ok(strstr(a.err.msg, bad[i].text), "says so");
 		ok(ask(c, &a, "SELECT 1", NULL, false, NULL) == 0 && !strcmp(a.text.p, "[1]\n"), "and works on");
 	}
@@ -173,7 +185,8 @@ int main(void)
 	test_write(c);
 	test_open();
 	ok(pt_connector_find("sqlite3") == &pt_connector_sqlite && pt_connector_find("postgresql") == &pt_connector_postgres &&
-		   !pt_connector_find("oracle"), "found by name and alias");
+		   !pt_connector_find("oracle"),
+	   "found by name and alias");
 	pt_buf_release(&a.text);
 	pt_conn_close(c);
 	unlink(path);
