@@ -52,12 +52,14 @@ static void set_state(struct pt_agent *a, enum pt_link_state state, const struct
 	}
 }
 
-static int phase(struct pt_link *l)
+/* The phase of the exchange to come.  Nudges until now are answered by it; later ones end it. */
+static int next_phase(struct pt_link *l)
 {
 	int p;
 
 	pthread_mutex_lock(&l->lock);
 	p = l->phase;
+	l->nudged = false;
 	pthread_mutex_unlock(&l->lock);
 	return p;
 }
@@ -131,7 +133,8 @@ static int request(struct pt_agent *a, int at, struct pt_exchange_request *q, st
 	q->goodbye = at >= 2;
 	if (q->goodbye)
 		only_spooled(&q->holding); /* what runs ends with this process, and is given back by not being listed */
-	q->wait_ms = at >= 2 ? 0 : fresh ? WAIT_FRESH_MS : q->holding.n ? WAIT_BUSY_MS : WAIT_IDLE_MS;
+	/* Answered at once: the first one after a failure, which tells that the link is up, and one that gives back, so that it is said once. */
+	q->wait_ms = at >= 2 || a->link.state != PT_LINK_UP || q->released.n ? 0 : fresh ? WAIT_FRESH_MS : q->holding.n ? WAIT_BUSY_MS : WAIT_IDLE_MS;
 	if (!q->version || !q->hostname)
 		return pt_fail_oom(err);
 	for (const struct pt_op_type *const *t = pt_op_types(); rc == 0 && *t; t++) {
@@ -241,9 +244,6 @@ static int exchange(struct pt_agent *a, struct pt_http_client *client, int at, b
 	int64_t leases = a->counts.leases;
 	int rc;
 
-	pthread_mutex_lock(&a->link.lock);
-	a->link.nudged = false; /* what is told from here on is in the report */
-	pthread_mutex_unlock(&a->link.lock);
 	rc = request(a, at, &q, err);
 	if (rc == 0) {
 		pt_shape_write(&pt_exchange_request_shape, &q, &body);
@@ -291,10 +291,10 @@ static void *link_thread(void *arg)
 	struct pt_backoff backoff = PT_BACKOFF_INIT(250, 30000, 30000);
 
 	for (;;) {
-		int at = phase(l);
+		int at = next_phase(l);
 		struct pt_err err = { 0 };
 		int64_t retry_ms = -1, began = pt_mono_ms();
-		bool news = true;
+		bool news = true, first = a->link.state != PT_LINK_UP; /* only this thread writes it */
 		int rc = 0;
 
 		if (at >= 3)
@@ -310,7 +310,7 @@ static void *link_thread(void *arg)
 			int64_t early = LOOP_MS - (pt_mono_ms() - began);
 
 			pt_backoff_ok(&backoff);
-			if (!news && early > 0)
+			if (!news && !first && early > 0)
 				pause_ms(l, early, at);
 			continue;
 		}

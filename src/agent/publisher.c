@@ -146,6 +146,8 @@ static int64_t deliver(struct pt_publisher *p, struct pt_http_client **client, s
 	if (rc == 0)
 		rc = put(p, *client, e, &out, &c, &err);
 	if (rc == 0 && judge(&c) == DONE) {
+		if (backoff->failures) /* it takes results again: those that wait for their next try need not */
+			pt_spool_wake(a->spool);
 		pt_backoff_ok(backoff);
 		a->counts.published++;
 		pt_spool_ack(a->spool, e);
