@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <strings.h>
 
+enum { PACE = 1024 * 1024 };
+
 /* --- the parts of the URL --- */
 
 void *pt_http_on_uri(void *cls, const char *uri, struct MHD_Connection *c)
@@ -226,6 +228,9 @@ static enum MHD_Result body_piece(struct pt_http_req *r, const char *data, size_
 	r->got += n;
 	if (r->replied)
 		return MHD_YES; /* refused: drain */
+	/* A stream may be long, but not slow: each PACE bytes have the time of a body. */
+	if (r->route->begin && r->got / PACE > (r->got - n) / PACE)
+		atomic_store(&r->since_ms, pt_mono_ms());
 	if (r->got > r->route->body_max)
 		rc = pt_fail(&err, PT_E_TOO_LARGE, "the body has more than the allowed %zu bytes", r->route->body_max);
 	else if (r->route->begin)
