@@ -246,7 +246,7 @@ static int decode_body(struct pt_call *c, struct pt_err *err)
 	return rc;
 }
 
-static void handle(struct pt_http_req *r, void *ctx)
+static void serve(struct pt_http_req *r, void *ctx)
 {
 	const struct pt_api_route *route = pt_http_req_route(r)->meta;
 	struct pt_call *c = calloc(1, sizeof(*c));
@@ -283,6 +283,19 @@ static void handle(struct pt_http_req *r, void *ctx)
 			pt_call_fail(c, &err);
 		else
 			pt_call_reply(c);
+	}
+}
+
+static void handle(struct pt_http_req *r, void *ctx)
+{
+	struct pt_err err = { 0 };
+
+	if (pt_gateway_enter(ctx)) {
+		serve(r, ctx);
+		pt_gateway_leave(ctx);
+	} else {
+		(void)pt_gateway_closed(&err);
+		pt_http_reply_err(r, &err);
 	}
 }
 

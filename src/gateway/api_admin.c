@@ -165,18 +165,19 @@ static int collect_id(void *arg, void *rec) /* every record begins with its id *
 	return pt_list_append(arg, PT_ID_SIZE, rec, &ignored);
 }
 
-static int remove_ids(struct pt_tx *tx, const struct pt_table *t, struct pt_list *ids, struct pt_err *err)
+static int remove_matching(struct pt_tx *tx, const struct pt_table *t, const struct pt_index *index, const void *match, unsigned n_eq,
+			   struct pt_err *err)
 {
-	int rc = PT_OK;
+	struct pt_list ids = { 0 };
+	int rc = pt_tx_scan(tx, t, &(struct pt_scan){ .index = index, .match = match, .n_eq = n_eq }, collect_id, &ids, err);
 
-	for (size_t i = 0; rc == 0 && i < ids->n; i++) {
+	for (size_t i = 0; rc == 0 && i < ids.n; i++) {
 		char rec[sizeof(struct pt_rec_operation)] __attribute__((aligned(16))) = { 0 };
 
-		memcpy(rec, (char *)ids->items + i * PT_ID_SIZE, PT_ID_SIZE);
+		memcpy(rec, (char *)ids.items + i * PT_ID_SIZE, PT_ID_SIZE);
 		rc = pt_tx_remove(tx, t, rec, err);
 	}
-	free(ids->items);
-	*ids = (struct pt_list){ 0 };
+	free(ids.items);
 	return rc;
 }
 
@@ -185,7 +186,6 @@ int pt_api_users_delete(struct pt_call *c, struct pt_tx *tx, struct pt_err *err)
 	const char *id = pt_http_param(c->req, "id");
 	pt_auto_rec(user) u = { 0 };
 	struct pt_rec_token m = { 0 };
-	struct pt_list ids = { 0 };
 	int rc;
 
 	pt_id_copy(u.id, id);
@@ -200,8 +200,7 @@ int pt_api_users_delete(struct pt_call *c, struct pt_tx *tx, struct pt_err *err)
 	}
 	pt_id_copy(m.account, c->who.account);
 	pt_id_copy(m.user, u.id);
-	rc = pt_tx_scan(tx, &pt_tokens, &(struct pt_scan){ .index = &pt_tokens_by_user, .match = &m, .n_eq = 2 }, collect_id, &ids, err);
-	if (rc < 0 || (rc = remove_ids(tx, &pt_tokens, &ids, err)) < 0)
+	if ((rc = remove_matching(tx, &pt_tokens, &pt_tokens_by_user, &m, 2, err)) < 0)
 		return rc;
 	view_user(&u, &c->out);
 	return pt_tx_remove(tx, &pt_users, &u, err);
@@ -363,18 +362,6 @@ int pt_api_agents_disable(struct pt_call *c, struct pt_tx *tx, struct pt_err *er
 	return set_enabled(c, tx, false, err);
 }
 
-static int remove_by_agent(struct pt_tx *tx, const struct pt_table *t, const struct pt_index *index, const void *match, struct pt_err *err)
-{
-	struct pt_list ids = { 0 };
-	int rc = pt_tx_scan(tx, t, &(struct pt_scan){ .index = index, .match = match, .n_eq = 1 }, collect_id, &ids, err);
-
-	if (rc < 0) {
-		free(ids.items);
-		return rc;
-	}
-	return remove_ids(tx, t, &ids, err);
-}
-
 /* End every open operation of the agent, whatever its place in the queue. */
 static int cancel_all(struct pt_call *c, struct pt_tx *tx, const char *agent, bool force, struct pt_err *err)
 {
@@ -412,14 +399,17 @@ int pt_api_agents_delete(struct pt_call *c, struct pt_tx *tx, struct pt_err *err
 	pt_auto_rec(agent) a = { 0 };
 	struct pt_rec_key k = { 0 };
 	struct pt_rec_integration in = { 0 };
-	int rc = pt_find_agent(tx, c->who.account, pt_http_param(c->req, "id"), &a, err);
+	int rc;
 
+	if (force && strcmp(force, "true") != 0 && strcmp(force, "false") != 0)
+		return pt_fail(err, PT_E_INVALID, "force: '%.40s' is neither true nor false", force);
+	rc = pt_find_agent(tx, c->who.account, pt_http_param(c->req, "id"), &a, err);
 	if (rc < 0 || (rc = cancel_all(c, tx, a.id, force && strcmp(force, "true") == 0, err)) < 0)
 		return rc;
 	pt_id_copy(k.agent, a.id);
 	pt_id_copy(in.agent, a.id);
-	if ((rc = remove_by_agent(tx, &pt_keys, &pt_keys_by_agent, &k, err)) < 0 ||
-	    (rc = remove_by_agent(tx, &pt_integrations, &pt_integrations_by_agent, &in, err)) < 0)
+	if ((rc = remove_matching(tx, &pt_keys, &pt_keys_by_agent, &k, 1, err)) < 0 ||
+	    (rc = remove_matching(tx, &pt_integrations, &pt_integrations_by_agent, &in, 1, err)) < 0)
 		return rc;
 	pt_view_agent(c->g, &a, &c->out);
 	pt_presence_poke_agent(c->g, a.id);

@@ -38,22 +38,6 @@ static int resolve_target(struct pt_call *c, struct pt_tx *tx, const struct pt_o
 	return PT_OK;
 }
 
-static int labels_text(const json_t *labels, struct pt_buf *b, struct pt_err *err)
-{
-	const char *k;
-	json_t *v;
-
-	if (!labels)
-		return PT_OK;
-	if (!json_is_object(labels))
-		return pt_fail(err, PT_E_INVALID, "labels: expected an object of strings");
-	json_object_foreach((json_t *)(uintptr_t)labels, k, v)
-		if (!json_is_string(v))
-			return pt_fail(err, PT_E_INVALID, "labels: '%.60s' is not a string", k);
-	pt_json_write(b, labels);
-	return pt_err_wrap(err, pt_buf_done(b, err), "labels");
-}
-
 /* Same key before?  1 = answered with the first operation. */
 static int answer_repeat(struct pt_call *c, struct pt_tx *tx, struct pt_rec_operation *op, struct pt_err *err)
 {
@@ -83,7 +67,7 @@ int pt_api_operations_create(struct pt_call *c, struct pt_tx *tx, struct pt_err 
 	struct pt_operation_new *in = c->body;
 	const char *header = pt_http_header(c->req, "Idempotency-Key");
 	pt_auto_buf input = PT_BUF_INIT(1536 * 1024);
-	pt_auto_buf labels = PT_BUF_INIT(8192);
+	pt_auto_buf labels = PT_BUF_INIT(64 * 1024); /* more than their shape allows */
 	char digest[65];
 	struct pt_rec_operation op = { 0 }; /* borrows everything */
 	size_t n;
@@ -93,14 +77,15 @@ int pt_api_operations_create(struct pt_call *c, struct pt_tx *tx, struct pt_err 
 	pt_operation_new_defaults(in);
 	if (header && in->idempotency_key && strcmp(header, in->idempotency_key) != 0)
 		return pt_fail(err, PT_E_INVALID, "idempotency_key: differs from the header Idempotency-Key");
-	if (header && (!*header || strlen(header) > 200))
-		return pt_fail(err, PT_E_INVALID, "Idempotency-Key: must have 1 to 200 bytes");
-	if ((rc = pt_op_check(in->type, in->input, in->integration != NULL, err)) < 0 || (rc = resolve_target(c, tx, in, &op, err)) < 0 ||
-	    (rc = labels_text(in->labels, &labels, err)) < 0)
+	if (header && (!*header || strlen(header) > 255))
+		return pt_fail(err, PT_E_INVALID, "Idempotency-Key: must have 1 to 255 bytes");
+	if ((rc = pt_op_check(in->type, in->input, in->integration != NULL, err)) < 0 || (rc = resolve_target(c, tx, in, &op, err)) < 0)
 		return rc;
 	pt_json_write(&input, in->input);
-	if ((rc = pt_buf_done(&input, err)) < 0)
-		return pt_err_wrap(err, rc, "input");
+	if (in->labels)
+		pt_json_write(&labels, in->labels);
+	if ((rc = pt_buf_done(&input, err)) < 0 || (rc = pt_buf_done(&labels, err)) < 0)
+		return rc;
 	pt_sha256_hex(text, n, digest);
 	pt_id_copy(op.account, c->who.account);
 	pt_id_copy(op.created_by, c->who.user);
@@ -113,7 +98,7 @@ int pt_api_operations_create(struct pt_call *c, struct pt_tx *tx, struct pt_err 
 	op.priority = in->priority;
 	op.deadline = pt_gateway_now(c->g) + in->deadline_s * 1000;
 	op.max_attempts = in->max_attempts;
-	op.at_most_once = strcmp(in->delivery, "at-most-once") == 0;
+	op.at_most_once = pt_at_most_once(in->delivery);
 	op.idempotency_key = header ? (char *)(uintptr_t)header : in->idempotency_key;
 	op.request_digest = op.idempotency_key ? digest : NULL;
 	if (op.idempotency_key && (rc = answer_repeat(c, tx, &op, err)) != 0)

@@ -22,7 +22,7 @@ struct upload {
 	char *blob_name;
 	char operation[PT_ID_SIZE];
 	int64_t attempt;
-	struct pt_err refused; /* committed as an event, answered as an error */
+	struct pt_delivery d;
 };
 
 static void upload_free(void *p)
@@ -125,77 +125,18 @@ static int chunk(struct pt_http_req *r, void *ctx, const void *data, size_t n, s
 	return n ? body_bytes(u, p, n, err) : PT_OK;
 }
 
-/* Committed, and answered with 409: the attempt's result came too late. */
-static int refuse(struct upload *u, struct pt_tx *tx, struct pt_rec_operation *op, struct pt_err *err)
-{
-	char detail[200];
-	int rc;
-
-	(void)pt_fail(&u->refused, PT_E_STALE, "attempt %lld is no longer current: %s is %s at attempt %lld", (long long)u->attempt, op->id,
-		      pt_op_state_name((enum pt_op_state)op->state), (long long)op->attempt);
-	snprintf(detail, sizeof(detail), "late result of attempt %lld (%s) refused", (long long)u->attempt, u->head.status);
-	u->c.g->m.refused++;
-	if (op->events > 1000) /* an agent that repeats itself does not fill the disk */
-		return PT_OK;
-	rc = pt_op_event(u->c.g, tx, op, "result_refused", detail, err);
-	return rc < 0 ? rc : pt_tx_update(tx, &pt_operations, op, err);
-}
-
-static int store(struct upload *u, struct pt_tx *tx, struct pt_rec_operation *op, struct pt_err *err)
-{
-	struct pt_rec_result res = { .attempt = u->attempt, .head = u->head_text.p, .blob = u->blob_name,
-				     .body = { (unsigned char *)u->body.p, u->body.len }, .stored_at = pt_gateway_now(u->c.g) };
-	int state = pt_op_state_from(u->head.status);
-	struct pt_err why = { 0 };
-	int rc;
-
-	pt_id_copy(res.operation, op->id);
-	if (!u->body.len)
-		res.body = (struct pt_bytes){ 0 };
-	if ((rc = pt_tx_insert(tx, &pt_results, &res, err)) < 0)
-		return rc;
-	if (u->head.started_at && op->state == PT_OP_LEASED && (rc = pt_op_started(u->c.g, tx, op, u->head.started_at, err)) < 0)
-		return rc;
-	if (u->head.error.code)
-		pt_error_doc_to(&u->head.error, &why);
-	u->c.g->m.results++;
-	return pt_op_finish(u->c.g, tx, op, (enum pt_op_state)state, u->head.error.code ? &why : NULL, err);
-}
-
 static int put_run(struct pt_tx *tx, struct pt_write_job *job, struct pt_err *err)
 {
 	struct upload *u = pt_container_of(pt_container_of(job, struct pt_call, job), struct upload, c);
-	struct pt_gateway *g = u->c.g;
-	pt_auto_rec(operation) op = { 0 };
-	pt_auto_rec(result) old = { .attempt = u->attempt };
-	pt_auto_rec(agent) agent = { 0 };
 	struct pt_result_response a = { .accepted = true };
-	int64_t room;
 	int rc;
 
-	pt_id_copy(op.id, u->operation);
-	rc = pt_tx_get(tx, &pt_operations, &op, err);
-	if (rc == PT_E_NOT_FOUND || (rc == 0 && strcmp(op.agent, u->c.who.agent) != 0))
-		return pt_fail(err, PT_E_NOT_FOUND, "no operation '%s' of this agent", u->operation);
-	if (rc < 0)
-		return rc;
-	pt_id_copy(old.operation, op.id);
-	rc = pt_tx_get(tx, &pt_results, &old, err);
-	if (rc < 0 && rc != PT_E_NOT_FOUND)
-		return rc;
-	if (rc == 0) {
-		a.duplicate = true;
-		g->m.duplicates++;
-	} else if (op.attempt != u->attempt || pt_op_terminal((enum pt_op_state)op.state)) {
-		return refuse(u, tx, &op, err);
-	} else if ((rc = store(u, tx, &op, err)) < 0) {
-		return rc;
-	}
-	/* The slot is free: fill it with this answer. */
-	pt_id_copy(agent.id, u->c.who.agent);
-	if ((rc = pt_tx_get(tx, &pt_agents, &agent, err)) == 0 && agent.enabled && *u->head.instance &&
-	    (rc = pt_free_slots(g, tx, u->head.instance, &room, err)) == 0)
-		rc = pt_lease_some(g, tx, agent.id, u->head.instance, &(struct pt_list){ 0 }, room, &a.leases, err);
+	u->d = (struct pt_delivery){ .agent = u->c.who.agent, .operation = u->operation, .attempt = u->attempt, .head = &u->head,
+				     .head_text = u->head_text.p, .blob = u->blob_name };
+	if (u->body.len)
+		u->d.body = (struct pt_bytes){ (unsigned char *)u->body.p, u->body.len };
+	rc = pt_deliver(u->c.g, tx, &u->d, &a.leases, err);
+	a.duplicate = u->d.duplicate;
 	if (rc == 0)
 		pt_shape_write(&pt_result_response_shape, &a, &u->c.out);
 	pt_shape_release(&pt_result_response_shape, &a);
@@ -206,27 +147,28 @@ static void put_done(struct pt_write_job *job, int rc)
 {
 	struct upload *u = pt_container_of(pt_container_of(job, struct pt_call, job), struct upload, c);
 
-	if (rc < 0 || u->refused.code) {
-		if (u->blob_name)
-			pt_blob_remove(u->c.g, u->blob_name);
-		upload_fail(u, rc < 0 ? &job->err : &u->refused);
-	} else {
+	if (u->blob_name && (rc < 0 || u->d.refused.code || u->d.duplicate))
+		pt_blob_remove(u->c.g, u->blob_name); /* no row names it */
+	if (rc < 0 || u->d.refused.code)
+		upload_fail(u, rc < 0 ? &job->err : &u->d.refused);
+	else
 		pt_http_reply_json(u->c.req, 200, &u->c.out);
-	}
 }
 
 static void end(struct pt_http_req *r, void *ctx)
 {
 	struct upload *u = pt_http_data(r);
+	struct pt_gateway *g = ctx;
 	struct pt_err err = { 0 };
 	int rc = PT_OK;
 
-	(void)ctx;
 	if (!u->head_done || u->got != u->head.body_size)
 		rc = pt_fail(&err, PT_E_INVALID, "the result ends early: %lld of %lld body bytes", (long long)u->got,
 			     (long long)u->head.body_size);
 	if (rc == 0 && u->blob)
 		rc = pt_blob_commit(u->blob, &u->blob_name, &err);
+	if (rc == 0 && !pt_gateway_enter(g))
+		rc = pt_gateway_closed(&err);
 	if (rc < 0) {
 		upload_fail(u, &err);
 		return;
@@ -235,6 +177,7 @@ static void end(struct pt_http_req *r, void *ctx)
 	u->c.job.done = put_done;
 	pt_http_hold(r, NULL, NULL);
 	pt_writer_submit(u->c.g->writer, &u->c.job);
+	pt_gateway_leave(g);
 }
 
 static void aborted(struct pt_http_req *r, void *ctx)
@@ -256,7 +199,7 @@ struct download {
 	ZSTD_DStream *zstd;  /* NULL: as stored */
 	char in[16384];
 	ZSTD_inBuffer zin;
-	bool drained;
+	bool drained, whole; /* all stored bytes are read; a frame is complete */
 };
 
 static void download_free(void *p)
@@ -281,7 +224,8 @@ static ssize_t stored_bytes(struct download *d, char *buf, size_t max)
 		size_t left = d->res.body.n - (size_t)d->at;
 
 		n = (ssize_t)(left < max ? left : max);
-		memcpy(buf, d->res.body.p + d->at, (size_t)n);
+		if (n)
+			memcpy(buf, d->res.body.p + d->at, (size_t)n);
 	}
 	if (n > 0)
 		d->at += n;
@@ -306,11 +250,14 @@ static ssize_t download_read(void *arg, char *buf, size_t max)
 			d->drained = n == 0;
 			d->zin = (ZSTD_inBuffer){ .src = d->in, .size = (size_t)n };
 		}
+		if (d->drained && d->whole)
+			return 0;
 		rc = ZSTD_decompressStream(d->zstd, &out, &d->zin);
 		if (ZSTD_isError(rc))
 			return -1;
-		if (out.pos == 0 && d->drained && d->zin.pos == d->zin.size)
-			return rc == 0 ? 0 : -1; /* a frame that stops early is not the whole result */
+		d->whole = rc == 0;
+		if (out.pos == 0 && d->drained && !d->whole)
+			return -1; /* a frame that stops early is not the whole result */
 	}
 	return (ssize_t)out.pos;
 }
@@ -363,7 +310,7 @@ void pt_api_operations_result(struct pt_call *c)
 		d->fd = -1;
 		rc = open_body(c, d, &h, &err);
 	}
-	packed = rc == 0 && h.body_encoding && strcmp(h.body_encoding, "zstd") == 0;
+	packed = rc == 0 && h.body_size && h.body_encoding && strcmp(h.body_encoding, "zstd") == 0;
 	as_stored = !packed || takes_zstd(pt_http_header(c->req, "Accept-Encoding"));
 	if (rc == 0 && !as_stored && !(d->zstd = ZSTD_createDStream()))
 		rc = pt_fail_oom(&err);
@@ -379,7 +326,8 @@ void pt_api_operations_result(struct pt_call *c)
 	pt_http_set_header(c->req, "Vary", "Accept-Encoding");
 	if (h.body_sha256)
 		pt_http_set_header(c->req, "X-Postern-SHA256", h.body_sha256);
-	pt_http_reply_stream(c->req, 200, "application/jsonl", as_stored ? h.body_size : h.bytes, download_read, download_free, d);
+	/* Unpacked size: as the agent said, or unknown. */
+	pt_http_reply_stream(c->req, 200, "application/jsonl", as_stored ? h.body_size : h.bytes ? h.bytes : -1, download_read, download_free, d);
 	pt_shape_release(&pt_result_head_shape, &h);
 	pt_call_free(c);
 }

@@ -1,4 +1,4 @@
-/* Bodies of large results: one file each below the blob folder, in 256 subfolders.  A blob is written whole and fsynced before the row that
+/* Bodies of large results: one file each below the blob folder, in 1024 subfolders.  A blob is written whole and fsynced before the row that
  * names it is committed; after a crash a blob that no row names is an orphan and is removed at the next start. */
 #include "base/id.h"
 #include "gateway/internal.h"
@@ -71,7 +71,7 @@ int pt_blob_commit(struct pt_blob_writer *w, char **ret_name, struct pt_err *err
 
 	if (fsync(w->fd) < 0)
 		return pt_fail_sys(err, PT_E_IO, "fsync a blob file");
-	if ((rc = pt_fsync_dir(w->dir, err)) < 0)
+	if ((rc = pt_fsync_dir(w->dir, err)) < 0 || (rc = pt_fsync_dir(w->g->blob_dir, err)) < 0) /* the subfolder may be new */
 		return rc;
 	*ret_name = strdup(w->name);
 	if (!*ret_name)

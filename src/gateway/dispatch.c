@@ -9,10 +9,12 @@
 
 /* --- leasing --- */
 
+enum { LEASES_BYTES = 8 * 1024 * 1024 }; /* of inputs in one answer, where it has more than one lease */
+
 struct ready {
 	const struct pt_list *types; /* what the instance can run; empty = everything */
 	struct pt_list ops;          /* of struct pt_rec_operation, taken out of the scan */
-	size_t want;
+	size_t want, bytes;
 	struct pt_err *err;
 };
 
@@ -31,6 +33,9 @@ static int collect_ready(void *arg, void *rec)
 
 	if (!can_run(r->types, ((struct pt_rec_operation *)rec)->type))
 		return 0;
+	r->bytes += strlen(((struct pt_rec_operation *)rec)->input);
+	if (r->bytes > LEASES_BYTES)
+		return 1;
 	rc = pt_list_append(&r->ops, sizeof(struct pt_rec_operation), rec, r->err);
 	if (rc < 0)
 		return rc;
@@ -68,10 +73,12 @@ static int fill_lease(struct pt_tx *tx, const struct pt_rec_operation *op, struc
 	return PT_OK;
 }
 
-static int append_lease(struct pt_tx *tx, const struct pt_rec_operation *op, struct pt_list *leases, struct pt_err *err)
+static int append_lease(struct pt_tx *tx, const struct pt_rec_operation *op, struct pt_list *leases, size_t *bytes, struct pt_err *err)
 {
 	struct pt_lease l = { 0 };
 	int rc = fill_lease(tx, op, &l, err);
+
+	*bytes += strlen(op->input);
 
 	if (rc == 0)
 		rc = pt_list_append(leases, sizeof(l), &l, err);
@@ -98,9 +105,9 @@ static void ready_release(struct ready *r)
 }
 
 int pt_lease_some(struct pt_gateway *g, struct pt_tx *tx, const char *agent, const char *instance, const struct pt_list *types, int64_t n,
-		  struct pt_list *leases, struct pt_err *err)
+		  struct pt_list *leases, size_t *bytes, struct pt_err *err)
 {
-	struct ready r = { .types = types, .want = (size_t)n };
+	struct ready r = { .types = types, .want = (size_t)n, .bytes = *bytes };
 	int rc = n > 0 ? scan_ready(tx, agent, &r, err) : PT_OK;
 
 	for (size_t i = 0; rc >= 0 && i < r.ops.n; i++) {
@@ -108,7 +115,7 @@ int pt_lease_some(struct pt_gateway *g, struct pt_tx *tx, const char *agent, con
 
 		rc = pt_op_lease(g, tx, op, instance, err);
 		if (rc == 0)
-			rc = append_lease(tx, op, leases, err);
+			rc = append_lease(tx, op, leases, bytes, err);
 	}
 	ready_release(&r);
 	return rc < 0 ? rc : PT_OK;
@@ -121,15 +128,14 @@ static int count_row(void *arg, void *rec)
 	return 0;
 }
 
-int pt_free_slots(struct pt_gateway *g, struct pt_tx *tx, const char *instance, int64_t *ret_free, struct pt_err *err)
+int pt_free_slots(struct pt_gateway *g, struct pt_tx *tx, const char *agent, const char *instance, int64_t *ret_free, struct pt_err *err)
 {
 	struct pt_rec_lease match = { 0 };
-	int64_t slots, leased = 0;
-	bool draining;
+	int64_t slots = pt_presence_slots(g, agent, instance), leased = 0;
 	int rc;
 
 	*ret_free = 0;
-	if (!pt_presence_slots(g, instance, &slots, &draining) || draining)
+	if (!slots)
 		return PT_OK;
 	pt_id_copy(match.instance, instance);
 	rc = pt_tx_scan(tx, &pt_leases, &(struct pt_scan){ .match = &match, .n_eq = 1 }, count_row, &leased, err);
@@ -160,11 +166,21 @@ static struct pt_attempt_ref *released(const struct pt_exchange_request *q, cons
 	return NULL;
 }
 
-static int tell(struct pt_list *list, const char *operation, int64_t attempt, enum pt_code code, const char *reason, struct pt_err *err)
+static void recheck(struct pt_exchange *x, int64_t at)
+{
+	if (!x->recheck_at || at < x->recheck_at)
+		x->recheck_at = at;
+}
+
+static int tell(struct pt_exchange *x, struct pt_list *list, const char *operation, int64_t attempt, enum pt_code code, const char *reason,
+		struct pt_err *err)
 {
 	struct pt_attempt_ref ref = { .attempt = attempt, .reason = strdup(reason), .code = strdup(pt_code_wire(code)) };
+	int64_t again;
 	int rc;
 
+	x->urgent |= pt_presence_tell(x->c->g, x->q->instance, operation, attempt, &again);
+	recheck(x, again);
 	pt_id_copy(ref.operation, operation);
 	rc = pt_list_append(list, sizeof(ref), &ref, err);
 	if (rc < 0)
@@ -188,8 +204,8 @@ static int tell_stop(struct pt_exchange *x, struct pt_tx *tx, const struct pt_re
 	if ((rc = pt_tx_get(tx, &pt_operations, &op, err)) < 0)
 		return rc;
 	return op.cancel_requested
-		       ? tell(&x->a.cancels, l->operation, l->attempt, PT_E_CANCELLED, op.reason ? op.reason : "cancelled", err)
-		       : tell(&x->a.cancels, l->operation, l->attempt, PT_E_DEADLINE, "the operation's deadline has passed", err);
+		       ? tell(x, &x->a.cancels, l->operation, l->attempt, PT_E_CANCELLED, op.reason ? op.reason : "cancelled", err)
+		       : tell(x, &x->a.cancels, l->operation, l->attempt, PT_E_DEADLINE, "the operation's deadline has passed", err);
 }
 
 /* What the gateway thinks of one attempt against what the instance says of it. */
@@ -208,16 +224,15 @@ static int reconcile_lease(struct pt_exchange *x, struct pt_tx *tx, struct pt_re
 			return rc;
 		return pt_op_give_back(g, tx, &op, false, given && given->reason ? given->reason : "the agent instance is stopping", err);
 	}
-	if (!h && now - l->leased_at > PT_REDELIVER_MS) {
+	if (!h && now - l->leased_at > PT_REDELIVER_MS && !pt_presence_left(g, x) && x->lease_bytes <= LEASES_BYTES) {
 		pt_id_copy(op.id, l->operation);
 		if ((rc = pt_tx_get(tx, &pt_operations, &op, err)) < 0)
 			return rc;
 		g->m.redelivered++;
-		return append_lease(tx, &op, &x->a.leases, err);
+		return append_lease(tx, &op, &x->a.leases, &x->lease_bytes, err);
 	}
 	if (!h) { /* perhaps still on its way */
-		if (!x->recheck_at || l->leased_at + PT_REDELIVER_MS < x->recheck_at)
-			x->recheck_at = l->leased_at + PT_REDELIVER_MS + 1;
+		recheck(x, l->leased_at + PT_REDELIVER_MS + 1);
 		return PT_OK;
 	}
 	if (l->stop_at && (rc = tell_stop(x, tx, l, err)) < 0)
@@ -259,7 +274,7 @@ static int reconcile(struct pt_exchange *x, struct pt_tx *tx, size_t *ret_n, str
 		for (size_t k = 0; !known && k < leases.n; k++)
 			known = l[k].attempt == h[i].attempt && strcmp(l[k].operation, h[i].operation) == 0;
 		if (!known)
-			rc = tell(&x->a.drops, h[i].operation, h[i].attempt, PT_E_STALE, "the attempt is not this instance's any more", err);
+			rc = tell(x, &x->a.drops, h[i].operation, h[i].attempt, PT_E_STALE, "the attempt is not this instance's any more", err);
 	}
 	*ret_n = leases.n;
 	free(leases.items);
@@ -269,15 +284,16 @@ static int reconcile(struct pt_exchange *x, struct pt_tx *tx, size_t *ret_n, str
 static void clear_answer(struct pt_exchange *x)
 {
 	pt_shape_release(&pt_exchange_response_shape, &x->a);
+	x->lease_bytes = 0;
+	x->urgent = false;
 }
 
-static int exchange_run(struct pt_tx *tx, struct pt_write_job *job, struct pt_err *err)
+int pt_exchange_run(struct pt_exchange *x, struct pt_tx *tx, struct pt_err *err)
 {
-	struct pt_call *c = pt_container_of(job, struct pt_call, job);
-	struct pt_exchange *x = c->extra;
+	struct pt_call *c = x->c;
 	struct pt_gateway *g = c->g;
 	pt_auto_rec(agent) agent = { 0 };
-	bool tell_now = false;
+	bool tell_now = false, left = pt_presence_left(g, x);
 	int64_t free_slots = 0, longest;
 	size_t n_leases = 0;
 	int rc;
@@ -289,25 +305,32 @@ static int exchange_run(struct pt_tx *tx, struct pt_write_job *job, struct pt_er
 		return pt_fail(err, PT_E_UNAUTHENTICATED, "the agent of this key was deleted");
 	if (rc < 0 || (rc = pt_presence_seen(g, x, agent.enabled, &tell_now, err)) < 0)
 		return rc;
-	if ((rc = reconcile(x, tx, &n_leases, err)) < 0)
-		return rc;
 	x->a.enabled = agent.enabled;
 	x->a.agent = strdup(agent.id);
 	x->a.agent_name = pt_steal(&agent.name);
-	if (agent.enabled && !x->q->draining && !x->q->goodbye) {
-		if ((rc = pt_free_slots(g, tx, x->q->instance, &free_slots, err)) < 0)
+	if (rc > 0) /* the instance has said something newer */
+		return PT_OK;
+	if ((rc = reconcile(x, tx, &n_leases, err)) < 0)
+		return rc;
+	if (agent.enabled && !x->q->draining && !x->q->goodbye && !left && !g->stopping) {
+		if ((rc = pt_free_slots(g, tx, agent.id, x->q->instance, &free_slots, err)) < 0)
 			return rc;
-		rc = pt_lease_some(g, tx, agent.id, x->q->instance, &x->q->types, free_slots, &x->a.leases, err);
+		rc = pt_lease_some(g, tx, agent.id, x->q->instance, &x->q->types, free_slots, &x->a.leases, &x->lease_bytes, err);
 		if (rc < 0)
 			return rc;
 	}
 	longest = n_leases ? PT_WAIT_HOLDING_MS : PT_WAIT_MAX_MS;
 	if (!x->until)
 		x->until = pt_gateway_now(g) + (x->q->wait_ms < longest ? x->q->wait_ms : longest);
-	if (tell_now || x->a.leases.n || x->a.cancels.n || x->a.drops.n || x->q->goodbye || x->until <= pt_gateway_now(g) || g->stopping)
+	if (tell_now || x->a.leases.n || x->urgent || x->q->goodbye || left || x->until <= pt_gateway_now(g) || g->stopping)
 		return PT_OK;
 	pt_presence_park(g, x);
 	return PT_OK;
+}
+
+static int exchange_run(struct pt_tx *tx, struct pt_write_job *job, struct pt_err *err)
+{
+	return pt_exchange_run(pt_container_of(job, struct pt_call, job)->extra, tx, err);
 }
 
 static void exchange_done(struct pt_write_job *job, int rc)
@@ -328,9 +351,18 @@ static void exchange_done(struct pt_write_job *job, int rc)
 
 void pt_exchange_submit(struct pt_exchange *x)
 {
+	struct pt_gateway *g = x->c->g;
+	struct pt_err err = { 0 };
+
 	x->c->job.run = exchange_run;
 	x->c->job.done = exchange_done;
-	pt_writer_submit(x->c->g->writer, &x->c->job);
+	if (!pt_gateway_enter(g)) {
+		(void)pt_gateway_closed(&err);
+		pt_exchange_answer(x, &err);
+		return;
+	}
+	pt_writer_submit(g->writer, &x->c->job);
+	pt_gateway_leave(g);
 }
 
 void pt_exchange_answer(struct pt_exchange *x, const struct pt_err *err)
@@ -403,7 +435,7 @@ static int match_agent(void *arg, const char *agent, struct pt_exchange *const *
 	if (rc == PT_E_NOT_FOUND || (rc == 0 && !a.enabled))
 		return PT_OK;
 	for (size_t i = 0; rc == 0 && i < n; i++) {
-		rc = pt_free_slots(m->g, m->tx, xs[i]->q->instance, &room[i], m->err);
+		rc = pt_free_slots(m->g, m->tx, agent, xs[i]->q->instance, &room[i], m->err);
 		left += (size_t)room[i];
 	}
 	/* One at a time to the instance with the most room: few operations spread, many fill everybody. */
@@ -415,7 +447,8 @@ static int match_agent(void *arg, const char *agent, struct pt_exchange *const *
 			if (room[i] > room[best])
 				best = i;
 		got = xs[best]->a.leases;
-		rc = pt_lease_some(m->g, m->tx, agent, xs[best]->q->instance, &xs[best]->q->types, 1, &xs[best]->a.leases, m->err);
+		rc = pt_lease_some(m->g, m->tx, agent, xs[best]->q->instance, &xs[best]->q->types, 1, &xs[best]->a.leases,
+				   &xs[best]->lease_bytes, m->err);
 		if (rc < 0)
 			break;
 		if (xs[best]->a.leases.n == got.n) { /* nothing (more) that it can run */

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <time.h>
 
 struct conf {
 	const char *listen, *database, *blob_dir, *public_url, *tls_cert, *tls_key, *owner_token_file, *port_file, *log_level, *log_format;
@@ -43,6 +44,25 @@ static const struct pt_opt opts[] = {
 int64_t pt_gateway_now(const struct pt_gateway *g)
 {
 	return g->wall0 + (pt_mono_ms() - g->mono0);
+}
+
+bool pt_gateway_enter(struct pt_gateway *g)
+{
+	g->inside++;
+	if (!g->closed)
+		return true;
+	g->inside--;
+	return false;
+}
+
+void pt_gateway_leave(struct pt_gateway *g)
+{
+	g->inside--;
+}
+
+int pt_gateway_closed(struct pt_err *err)
+{
+	return pt_fail(err, PT_E_UNAVAILABLE, "the gateway is stopping");
 }
 
 /* --- first start --- */
@@ -194,6 +214,24 @@ static int serve(struct pt_gateway *g, const struct conf *conf, struct pt_http_r
 	return PT_OK;
 }
 
+static void nap(void)
+{
+	(void)nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
+}
+
+static void await_requests(const struct pt_gateway *g, int64_t most_ms)
+{
+	int64_t end = pt_mono_ms() + most_ms;
+	struct pt_http_stats s;
+
+	for (;;) {
+		pt_http_server_stats(g->http, &s);
+		if (s.active + s.held == 0 || pt_mono_ms() >= end)
+			return;
+		nap();
+	}
+}
+
 /* Long polls are answered and the rest is finished before the last thread ends: a rolling restart fails no request. */
 static void stop(struct pt_gateway *g, int64_t stop_ms)
 {
@@ -201,11 +239,17 @@ static void stop(struct pt_gateway *g, int64_t stop_ms)
 	if (g->http) {
 		pt_http_server_quiesce(g->http);
 		pt_presence_drain(g);
-		pt_waiters_drain(g);
-		pt_http_server_stop(g->http, stop_ms);
 	}
-	if (g->writer)
-		pt_writer_stop(g->writer);
+	if (g->waiters)
+		pt_waiters_drain(g);
+	if (g->http)
+		await_requests(g, stop_ms);
+	/* The writer answers requests, so it ends before the HTTP server does. */
+	g->closed = true;
+	while (g->inside)
+		nap();
+	pt_writer_stop(g->writer);
+	pt_http_server_stop(g->http, 0);
 	pt_waiters_free(g);
 	pt_presence_free(g);
 	pt_db_close(g->db);

@@ -36,8 +36,16 @@ struct pt_gateway {
 	char *blob_dir, *public_url;
 	int64_t retention_ms;
 	int64_t wall0, mono0;   /* pt_gateway_now() */
-	_Atomic bool stopping;
+	_Atomic bool stopping;  /* answer what waits; serve what comes */
+	_Atomic bool closed;    /* serve nothing any more */
+	_Atomic unsigned inside; /* threads between pt_gateway_enter() and pt_gateway_leave() */
 };
+
+/* Whoever gives the writer work, or reads its state, from outside its thread stands between these two, so that the writer can end
+ * before the HTTP server does.  False: closed, and there is nothing to leave. */
+bool pt_gateway_enter(struct pt_gateway *g);
+void pt_gateway_leave(struct pt_gateway *g);
+int pt_gateway_closed(struct pt_err *err); /* the error to answer with then */
 
 /* Wall time that never jumps while the process runs: leases and deadlines are counted in it. */
 int64_t pt_gateway_now(const struct pt_gateway *g);
@@ -183,16 +191,33 @@ unsigned pt_presence_count(struct pt_gateway *g);
 /* --- dispatch.c --- */
 int pt_dispatch(void *gateway, struct pt_tx *tx, struct pt_err *err); /* writer's before_commit: match ready operations with waiting exchanges */
 void pt_dispatch_committed(void *gateway, bool committed);            /* answer those exchanges */
-/* Lease up to n operations of the agent to an instance; appends to leases (of struct pt_lease). */
+/* Lease up to n operations of the agent to an instance; appends to leases (of struct pt_lease).  *bytes counts their inputs, and
+ * ends it before an answer becomes too large: what is left is leased by the next one. */
 int pt_lease_some(struct pt_gateway *g, struct pt_tx *tx, const char *agent, const char *instance, const struct pt_list *types, int64_t n,
-		  struct pt_list *leases, struct pt_err *err) PT_MUSTCHECK;
-/* Slots the instance has free now (0 when it is not connected or draining), from the leases in the database. */
-int pt_free_slots(struct pt_gateway *g, struct pt_tx *tx, const char *instance, int64_t *ret_free, struct pt_err *err) PT_MUSTCHECK;
+		  struct pt_list *leases, size_t *bytes, struct pt_err *err) PT_MUSTCHECK;
+/* Slots the agent's instance has free now (0 when it is not known or draining), from the leases in the database. */
+int pt_free_slots(struct pt_gateway *g, struct pt_tx *tx, const char *agent, const char *instance, int64_t *ret_free,
+		  struct pt_err *err) PT_MUSTCHECK;
+
+/* --- delivery.c --- */
+struct pt_delivery { /* a result as it came */
+	const char *agent, *operation; /* who delivers it, and to what */
+	int64_t attempt;
+	const struct pt_result_head *head;
+	const char *head_text;
+	struct pt_bytes body;  /* small … */
+	const char *blob;      /* … or the name of the file that holds it */
+	/* what became of it */
+	bool duplicate;        /* it was here already: the blob has no row */
+	struct pt_err refused; /* STALE: kept as an event only, to be committed and answered as an error */
+};
+/* Store it and end its operation; append leases for the slot that became free.  NOT_FOUND: not an operation of this agent. */
+int pt_deliver(struct pt_gateway *g, struct pt_tx *tx, struct pt_delivery *d, struct pt_list *leases, struct pt_err *err) PT_MUSTCHECK;
 
 /* --- waiters.c: clients that wait for an operation's end --- */
 int pt_waiters_new(struct pt_gateway *g, struct pt_err *err) PT_MUSTCHECK;
-void pt_waiters_drain(struct pt_gateway *g); /* answer all that wait, now */
-void pt_waiters_free(struct pt_gateway *g);
+void pt_waiters_drain(struct pt_gateway *g); /* answer all that wait, and from now on everybody at once; ends the thread */
+void pt_waiters_free(struct pt_gateway *g);  /* after the drain; NULL is fine */
 void pt_wait_for(struct pt_call *c, const char *operation, int64_t ms); /* holds c; answered by the notifier */
 void pt_wait_wake(struct pt_gateway *g, const char *operation);         /* writer: it has ended; takes effect after the commit */
 void pt_wait_flush(struct pt_gateway *g, bool committed);

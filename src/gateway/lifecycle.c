@@ -170,6 +170,7 @@ int pt_op_give_back(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operat
 	struct pt_err why = { 0 };
 	int rc = remove_lease(tx, op, err);
 
+	pt_presence_dirty(g, op->agent); /* a slot is free */
 	if (rc < 0 || (rc = pt_op_event(g, tx, op, lost ? "lease_lost" : "released", detail, err)) < 0)
 		return rc;
 	g->m.lease_lost += lost;

@@ -20,10 +20,17 @@ struct instance {
 	int64_t slots, connected_at, last_seen;
 	bool draining;
 	int told; /* enabled flag as last told to the instance; -1 = nothing yet */
-	struct pt_list holding; /* of struct pt_holding, as last said */
+	uint64_t serial; /* of its newest exchange */
+	struct pt_list holding; /* of struct held, as last said */
+	struct pt_list types;   /* of char * */
 	struct pt_exchange *waiting;
 	struct instance *prev, *next; /* in its agent's list */
 	UT_hash_handle hh;
+};
+struct held {
+	char operation[PT_ID_SIZE];
+	int64_t attempt, rows, bytes;
+	int64_t told_at; /* when it was told to stop or drop it, 0 = not */
 };
 struct agent {
 	char id[PT_ID_SIZE];
@@ -44,11 +51,11 @@ struct pt_presence {
 	struct pt_exchange *parked; /* in the order of their `until` */
 };
 
-/* Owned by the HTTP request: lives until the request ends, so a late gone() finds it. */
-struct watch {
+/* Owned by the HTTP request: lives until the request ends, so a late gone() finds it, and longer than its exchange. */
+struct pt_watch {
 	struct pt_gateway *g;
 	char instance[PT_ID_SIZE];
-	uint64_t serial;
+	bool left; /* under the presence lock */
 };
 
 static void lock(struct pt_gateway *g)
@@ -81,12 +88,68 @@ static struct agent *find_agent(struct pt_presence *p, const char *id, bool make
 	return a;
 }
 
-static void drop_holding(struct instance *i)
+static void free_texts(struct pt_list *l)
 {
-	for (size_t k = 0; k < i->holding.n; k++)
-		pt_shape_release(&pt_holding_shape, &((struct pt_holding *)i->holding.items)[k]);
+	for (size_t k = 0; k < l->n; k++)
+		free(((char **)l->items)[k]);
+	free(l->items);
+	*l = (struct pt_list){ 0 };
+}
+
+static bool copy_texts(struct pt_list *dst, const struct pt_list *src)
+{
+	struct pt_err ignored;
+
+	*dst = (struct pt_list){ 0 };
+	for (size_t k = 0; k < src->n; k++) {
+		char *text = strdup(((char **)src->items)[k]);
+
+		if (!text || pt_list_append(dst, sizeof(text), &text, &ignored) < 0) {
+			free(text);
+			free_texts(dst);
+			return false;
+		}
+	}
+	return true;
+}
+
+static struct held *find_held(const struct pt_list *holding, const char *operation, int64_t attempt)
+{
+	struct held *h = holding->items;
+
+	for (size_t k = 0; k < holding->n; k++)
+		if (h[k].attempt == attempt && strcmp(h[k].operation, operation) == 0)
+			return &h[k];
+	return NULL;
+}
+
+/* What it holds now; of what it held before it stays known when it was told to stop. */
+static int set_holding(struct instance *i, const struct pt_list *said, struct pt_err *err)
+{
+	struct pt_list now = { 0 };
+	int rc = PT_OK;
+
+	for (size_t k = 0; rc == 0 && k < said->n; k++) {
+		const struct pt_holding *s = &((struct pt_holding *)said->items)[k];
+		struct held h = { .attempt = s->attempt, .rows = s->rows, .bytes = s->bytes };
+
+		pt_id_copy(h.operation, s->operation);
+		rc = pt_list_append(&now, sizeof(h), &h, err);
+	}
+	for (size_t k = 0; rc == 0 && k < i->holding.n; k++) {
+		const struct held *old = &((struct held *)i->holding.items)[k];
+		struct held *h = old->told_at ? find_held(&now, old->operation, old->attempt) : NULL;
+
+		if (h)
+			h->told_at = old->told_at;
+	}
+	if (rc < 0) {
+		free(now.items);
+		return rc;
+	}
 	free(i->holding.items);
-	i->holding = (struct pt_list){ 0 };
+	i->holding = now;
+	return PT_OK;
 }
 
 static void forget_instance(struct pt_presence *p, struct instance *i)
@@ -96,7 +159,8 @@ static void forget_instance(struct pt_presence *p, struct instance *i)
 	if (a)
 		DL_DELETE(a->instances, i);
 	HASH_DEL(p->instances, i);
-	drop_holding(i);
+	free(i->holding.items);
+	free_texts(&i->types);
 	free(i);
 }
 
@@ -105,20 +169,23 @@ static bool connected(const struct instance *i, int64_t now)
 	return i->waiting || now - i->last_seen < CONNECTED_MS;
 }
 
-static void unpark_locked(struct pt_presence *p, struct pt_exchange *x)
+static void unpark_locked(struct pt_gateway *g, struct pt_exchange *x)
 {
-	struct instance *i = find_instance(p, x->q->instance);
+	struct instance *i = find_instance(g->presence, x->q->instance);
 
 	if (!x->parked)
 		return;
-	DL_DELETE(p->parked, x);
+	DL_DELETE(g->presence->parked, x);
 	x->parked = false;
-	if (i && i->waiting == x)
-		i->waiting = NULL;
+	if (!i || i->waiting != x)
+		return;
+	i->waiting = NULL;
+	/* It was here until now; one that left is no longer shown as connected. */
+	i->last_seen = pt_gateway_now(g) - (x->watch && x->watch->left ? CONNECTED_MS : 0);
 }
 
 /* Take a parked exchange in order to run it again or answer it; NULL when the writer has it (it will look again). */
-static struct pt_exchange *take_locked(struct pt_presence *p, struct pt_exchange *x)
+static struct pt_exchange *take_locked(struct pt_gateway *g, struct pt_exchange *x)
 {
 	if (!x)
 		return NULL;
@@ -126,7 +193,7 @@ static struct pt_exchange *take_locked(struct pt_presence *p, struct pt_exchange
 		x->again = true;
 		return NULL;
 	}
-	unpark_locked(p, x);
+	unpark_locked(g, x);
 	return x;
 }
 
@@ -145,12 +212,17 @@ int pt_presence_seen(struct pt_gateway *g, const struct pt_exchange *x, bool ena
 	struct pt_exchange *old = NULL;
 	struct instance *i;
 	struct agent *a;
+	int rc;
 
 	lock(g);
 	i = find_instance(p, q->instance);
 	if (i && strcmp(i->agent, x->c->who.agent) != 0) {
 		unlock(g);
 		return pt_fail(err, PT_E_CONFLICT, "instance id %s is in use by another agent", q->instance);
+	}
+	if (i && i->serial > x->serial) {
+		unlock(g);
+		return 1;
 	}
 	if (!i) {
 		a = find_agent(p, x->c->who.agent, true);
@@ -168,34 +240,42 @@ int pt_presence_seen(struct pt_gateway *g, const struct pt_exchange *x, bool ena
 	}
 	if (i->waiting && i->waiting != x) {
 		old = i->waiting;
-		if (old->in_writer) { /* in this very group: its done() finds it unparked and answers it */
-			unpark_locked(p, old);
+		unpark_locked(g, old);
+		if (old->in_writer) /* in this very group: its done() finds it unparked and answers it */
 			old = NULL;
-		} else {
-			unpark_locked(p, old);
-		}
 	}
 	snprintf(i->version, sizeof(i->version), "%s", q->version ? q->version : "");
 	snprintf(i->hostname, sizeof(i->hostname), "%s", q->hostname ? q->hostname : "");
 	i->slots = q->slots;
 	i->draining = q->draining;
+	i->serial = x->serial;
 	i->last_seen = pt_gateway_now(g);
 	*ret_tell = i->told != (int)enabled;
 	i->told = enabled;
-	drop_holding(i);
-	for (size_t k = 0; k < q->holding.n; k++) {
-		struct pt_holding h = ((struct pt_holding *)q->holding.items)[k];
-
-		h.state = h.state ? strdup(h.state) : NULL;
-		if (pt_list_append(&i->holding, sizeof(h), &h, err) < 0) {
-			free(h.state);
-			break; /* progress is only shown: short of memory it is left out */
-		}
-	}
+	free_texts(&i->types);
+	rc = copy_texts(&i->types, &q->types) ? set_holding(i, &q->holding, err) : pt_fail_oom(err);
 	unlock(g);
 	if (old)
 		pt_exchange_answer(old, NULL);
-	return PT_OK;
+	return rc;
+}
+
+bool pt_presence_tell(struct pt_gateway *g, const char *instance, const char *operation, int64_t attempt, int64_t *ret_again)
+{
+	int64_t now = pt_gateway_now(g);
+	struct instance *i;
+	struct held *h;
+	bool tell;
+
+	lock(g);
+	i = find_instance(g->presence, instance);
+	h = i ? find_held(&i->holding, operation, attempt) : NULL;
+	tell = !h || now - h->told_at >= PT_REDELIVER_MS;
+	if (h && tell)
+		h->told_at = now;
+	*ret_again = (h ? h->told_at : now) + PT_REDELIVER_MS;
+	unlock(g);
+	return tell;
 }
 
 void pt_presence_leave(struct pt_gateway *g, const char *instance)
@@ -205,7 +285,7 @@ void pt_presence_leave(struct pt_gateway *g, const char *instance)
 
 	lock(g);
 	i = find_instance(g->presence, instance);
-	x = i ? take_locked(g->presence, i->waiting) : NULL;
+	x = i ? take_locked(g, i->waiting) : NULL;
 	if (i && !i->waiting)
 		forget_instance(g->presence, i);
 	unlock(g);
@@ -239,7 +319,7 @@ void pt_presence_park(struct pt_gateway *g, struct pt_exchange *x)
 void pt_presence_unpark(struct pt_gateway *g, struct pt_exchange *x)
 {
 	lock(g);
-	unpark_locked(g->presence, x);
+	unpark_locked(g, x);
 	unlock(g);
 }
 
@@ -249,14 +329,14 @@ bool pt_presence_settle(struct pt_gateway *g, struct pt_exchange *x)
 
 	lock(g);
 	x->in_writer = false;
-	if (x->gone)
-		unpark_locked(g->presence, x);
+	/* Those who answer what is parked were here while it was the writer's. */
+	if ((x->watch && x->watch->left) || g->stopping)
+		unpark_locked(g, x);
 	again = x->parked && x->again;
 	mine = !x->parked;
-	if (again) {
-		unpark_locked(g->presence, x);
-		x->again = false;
-	}
+	if (again)
+		unpark_locked(g, x);
+	x->again = false;
 	unlock(g);
 	if (again)
 		run_again(x);
@@ -279,7 +359,7 @@ int pt_presence_each_dirty(struct pt_gateway *g, int (*fn)(void *arg, const char
 			return PT_OK;
 		}
 		DL_FOREACH(a->instances, i)
-			if (i->waiting && !i->draining && pt_list_append(&xs, sizeof(i->waiting), &i->waiting, &ignored) < 0)
+			if (i->waiting && !i->draining && !(i->waiting->watch && i->waiting->watch->left) && pt_list_append(&xs, sizeof(i->waiting), &i->waiting, &ignored) < 0)
 				break;
 		/* From here only this thread ends them: others see in_writer. */
 		for (size_t k = 0; k < xs.n; k++) {
@@ -308,18 +388,39 @@ int pt_presence_each_dirty(struct pt_gateway *g, int (*fn)(void *arg, const char
 	}
 }
 
-bool pt_presence_slots(struct pt_gateway *g, const char *instance, int64_t *ret_slots, bool *ret_draining)
+bool pt_presence_left(struct pt_gateway *g, const struct pt_exchange *x)
+{
+	bool left;
+
+	lock(g);
+	left = x->watch && x->watch->left;
+	unlock(g);
+	return left;
+}
+
+int64_t pt_presence_slots(struct pt_gateway *g, const char *agent, const char *instance)
 {
 	struct instance *i;
+	int64_t slots = 0;
 
 	lock(g);
 	i = find_instance(g->presence, instance);
-	if (i) {
-		*ret_slots = i->slots;
-		*ret_draining = i->draining;
-	}
+	if (i && !i->draining && strcmp(i->agent, agent) == 0)
+		slots = i->slots;
 	unlock(g);
-	return i != NULL;
+	return slots;
+}
+
+bool pt_presence_takes(struct pt_gateway *g, const char *agent, const char *instance, struct pt_list *ret_types)
+{
+	struct instance *i;
+	bool takes;
+
+	lock(g);
+	i = find_instance(g->presence, instance);
+	takes = i && strcmp(i->agent, agent) == 0 && connected(i, pt_gateway_now(g)) && copy_texts(ret_types, &i->types);
+	unlock(g);
+	return takes;
 }
 
 void pt_presence_dirty(struct pt_gateway *g, const char *agent)
@@ -343,7 +444,7 @@ void pt_presence_poke_instance(struct pt_gateway *g, const char *instance)
 
 	lock(g);
 	i = find_instance(g->presence, instance);
-	x = i ? take_locked(g->presence, i->waiting) : NULL;
+	x = i ? take_locked(g, i->waiting) : NULL;
 	unlock(g);
 	run_again(x);
 }
@@ -357,7 +458,7 @@ void pt_presence_poke_agent(struct pt_gateway *g, const char *agent)
 	a = find_agent(g->presence, agent, false);
 	if (a)
 		DL_FOREACH(a->instances, i)
-			run_again(take_locked(g->presence, i->waiting));
+			run_again(take_locked(g, i->waiting));
 	unlock(g);
 }
 
@@ -365,17 +466,15 @@ void pt_presence_poke_agent(struct pt_gateway *g, const char *agent)
 
 static void gone(void *arg)
 {
-	const struct watch *w = arg;
+	struct pt_watch *w = arg;
 	struct instance *i;
 	struct pt_exchange *x = NULL;
 
 	lock(w->g);
+	w->left = true; /* while the writer has the exchange it sees this at its end */
 	i = find_instance(w->g->presence, w->instance);
-	if (i && i->waiting && i->waiting->serial == w->serial) {
-		i->waiting->gone = i->waiting->in_writer;
-		x = i->waiting->in_writer ? NULL : take_locked(w->g->presence, i->waiting);
-		i->last_seen -= CONNECTED_MS; /* no longer shown as connected */
-	}
+	if (i && i->waiting && i->waiting->watch == w && !i->waiting->in_writer)
+		x = take_locked(w->g, i->waiting);
 	unlock(w->g);
 	if (x)
 		pt_exchange_answer(x, NULL);
@@ -383,12 +482,14 @@ static void gone(void *arg)
 
 void pt_exchange_watch(struct pt_exchange *x)
 {
-	struct watch *w = calloc(1, sizeof(*w));
+	struct pt_watch *w = calloc(1, sizeof(*w));
 
+	lock(x->c->g);
+	x->serial = ++x->c->g->presence->serial;
+	unlock(x->c->g);
+	x->watch = w;
 	if (w) {
-		lock(x->c->g);
-		*w = (struct watch){ .g = x->c->g, .serial = x->serial = ++x->c->g->presence->serial };
-		unlock(x->c->g);
+		w->g = x->c->g;
 		pt_id_copy(w->instance, x->q->instance);
 		pt_http_set_data(x->c->req, w, free);
 	}
@@ -422,10 +523,10 @@ static void *notify(void *arg)
 			if (x->in_writer)
 				continue;
 			if (x->until <= now) {
-				unpark_locked(p, x);
+				unpark_locked(g, x);
 				DL_APPEND(over, x);
 			} else if (x->recheck_at && x->recheck_at <= now) {
-				unpark_locked(p, x);
+				unpark_locked(g, x);
 				DL_APPEND(recheck, x);
 			}
 		}
@@ -459,8 +560,8 @@ void pt_presence_drain(struct pt_gateway *g)
 	lock(g);
 	DL_FOREACH_SAFE(g->presence->parked, x, tmp) {
 		if (x->in_writer)
-			continue; /* the writer's own end answers it: the gateway is stopping */
-		unpark_locked(g->presence, x);
+			continue; /* settled by the writer, which answers it: the gateway is stopping */
+		unpark_locked(g, x);
 		DL_APPEND(all, x);
 	}
 	unlock(g);
@@ -502,13 +603,15 @@ void pt_presence_free(struct pt_gateway *g)
 	pthread_cond_signal(&p->wake);
 	unlock(g);
 	pthread_join(p->notifier, NULL);
-	pt_presence_drain(g);
+	pt_assert(!p->parked);
 	HASH_ITER(hh, p->instances, i, itmp)
 		forget_instance(p, i);
 	HASH_ITER(hh, p->agents, a, atmp) {
 		HASH_DEL(p->agents, a);
 		free(a);
 	}
+	pthread_mutex_destroy(&p->lock);
+	pthread_cond_destroy(&p->wake);
 	free(p);
 	g->presence = NULL;
 }
@@ -573,7 +676,7 @@ bool pt_presence_progress(struct pt_gateway *g, const char *instance, const char
 	lock(g);
 	i = find_instance(g->presence, instance);
 	for (size_t k = 0; i && k < i->holding.n; k++) {
-		const struct pt_holding *h = &((struct pt_holding *)i->holding.items)[k];
+		const struct held *h = &((struct held *)i->holding.items)[k];
 
 		if (strcmp(h->operation, operation) == 0) {
 			*ret_rows = h->rows;

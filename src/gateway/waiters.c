@@ -18,15 +18,11 @@ struct topic {
 	struct waiter *waiters;
 	UT_hash_handle hh;
 };
-struct ended {
-	char operation[PT_ID_SIZE];
-	struct ended *next;
-};
 struct pt_waiters {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	pthread_t thread;
-	bool drain, stop;
+	bool drain; /* answer all, then end */
 	struct topic *topics;
 	struct waiter *by_time, *ready;
 	struct pt_list ended; /* ids that ended in the writer's open transaction; writer's thread only */
@@ -93,8 +89,7 @@ void pt_wait_for(struct pt_call *c, const char *operation, int64_t ms)
 	struct topic *t = NULL;
 	char account[PT_ID_SIZE], id[PT_ID_SIZE];
 
-	if (!w || g->stopping) {
-		free(w);
+	if (!w) {
 		pt_answer_operation(c, operation);
 		return;
 	}
@@ -105,6 +100,12 @@ void pt_wait_for(struct pt_call *c, const char *operation, int64_t ms)
 	w->until = pt_mono_ms() + ms;
 	pt_http_hold(c->req, NULL, NULL); /* a client that left is answered into the void when its time is over */
 	pthread_mutex_lock(&ws->lock);
+	if (ws->drain) { /* the thread has ended */
+		pthread_mutex_unlock(&ws->lock);
+		free(w);
+		pt_answer_operation(c, id);
+		return;
+	}
 	HASH_FIND_STR(ws->topics, id, t);
 	if (!t && (t = calloc(1, sizeof(*t)))) {
 		pt_id_copy(t->operation, id);
@@ -173,7 +174,7 @@ static void *answer(void *arg)
 			pthread_mutex_lock(&ws->lock);
 			continue;
 		}
-		if (ws->stop)
+		if (ws->drain)
 			break;
 		clock_gettime(CLOCK_MONOTONIC, &ts);
 		ts.tv_nsec += 200000000;
@@ -213,6 +214,7 @@ void pt_waiters_drain(struct pt_gateway *g)
 	g->waiters->drain = true;
 	pthread_cond_signal(&g->waiters->wake);
 	pthread_mutex_unlock(&g->waiters->lock);
+	pthread_join(g->waiters->thread, NULL);
 }
 
 void pt_waiters_free(struct pt_gateway *g)
@@ -221,11 +223,9 @@ void pt_waiters_free(struct pt_gateway *g)
 
 	if (!ws)
 		return;
-	pthread_mutex_lock(&ws->lock);
-	ws->drain = ws->stop = true;
-	pthread_cond_signal(&ws->wake);
-	pthread_mutex_unlock(&ws->lock);
-	pthread_join(ws->thread, NULL);
+	pt_assert(ws->drain);
+	pthread_mutex_destroy(&ws->lock);
+	pthread_cond_destroy(&ws->wake);
 	free(ws->ended.items);
 	free(ws);
 	g->waiters = NULL;
