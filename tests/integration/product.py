@@ -133,7 +133,7 @@ class Gateway(Process):
         """The result's rows (JSON Lines), all in memory; for large ones use request(..., on_data=…)."""
         r = self.request("GET", f"/api/v1/operations/{op['id']}/result")
         assert r.status == 200, r
-        return [json.loads(line) for line in r.text.splitlines()]
+        return [json.loads(line) for line in r.body.split(b"\n")[:-1]]  # str.splitlines() ends lines at U+2028 too
 
 
 class Agent(Process):
@@ -156,7 +156,7 @@ class Agent(Process):
     def _start(self, port):
         self.port = port
         argv = [BIN, "agent", "--gateway-url", self.gateway_url, "--token-file", self.key.file, "--listen", f"127.0.0.1:{port}",
-                "--spool-dir", self.home / "spool", "--allowed-credential-dirs", self.stack.credentials]
+                "--spool-dir", self.home / "spool", "--credential-dirs", self.stack.credentials]
         if self.gateway.tls and "--ca-file" not in self.flags:
             argv += ["--ca-file", self.stack.ca.cert]
         Process.__init__(self, [*argv, *self.flags], self.home, self._name, env=clean_env(HOME=self.home, **self._env))
