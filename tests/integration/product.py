@@ -133,7 +133,7 @@ class Gateway(Process):
         """The result's rows (JSON Lines), all in memory; for large ones use request(..., on_data=…)."""
         r = self.request("GET", f"/api/v1/operations/{op['id']}/result")
         assert r.status == 200, r
-        return [json.loads(line) for line in r.text.splitlines()]
+        return [json.loads(line) for line in r.body.split(b"\n")[:-1]]  # str.splitlines() ends lines at U+2028 too
 
 
 class Agent(Process):
