@@ -156,7 +156,7 @@ class Agent(Process):
     def _start(self, port):
         self.port = port
         argv = [BIN, "agent", "--gateway-url", self.gateway_url, "--token-file", self.key.file, "--listen", f"127.0.0.1:{port}",
-                "--spool-dir", self.home / "spool", "--allowed-credential-dirs", self.stack.credentials]
+                "--spool-dir", self.home / "spool", "--credential-dirs", self.stack.credentials]
         if self.gateway.tls and "--ca-file" not in self.flags:
             argv += ["--ca-file", self.stack.ca.cert]
         Process.__init__(self, [*argv, *self.flags], self.home, self._name, env=clean_env(HOME=self.home, **self._env))
