@@ -15,6 +15,11 @@ void pt_beat_within(struct pt_beat *b, int64_t ms)
 	b->due = pt_mono_ms() + ms;
 }
 
+void pt_beat_tick(void *beat)
+{
+	pt_beat_within(beat, PT_BEAT_MS);
+}
+
 void pt_cond_init_mono(pthread_cond_t *c)
 {
 	pthread_condattr_t mono;
@@ -32,7 +37,7 @@ void pt_cond_wait_until(pthread_cond_t *c, pthread_mutex_t *m, int64_t mono_ms)
 	pthread_cond_timedwait(c, m, &t);
 }
 
-int pt_agent_thread(pthread_t *ret, void *(*fn)(void *), void *arg, struct pt_err *err)
+int pt_agent_thread(pthread_t *ret, const char *name, void *(*fn)(void *), void *arg, struct pt_err *err)
 {
 	pthread_attr_t attr;
 	int e;
@@ -41,6 +46,8 @@ int pt_agent_thread(pthread_t *ret, void *(*fn)(void *), void *arg, struct pt_er
 	pthread_attr_setstacksize(&attr, STACK_BYTES);
 	e = pthread_create(ret, &attr, fn, arg);
 	pthread_attr_destroy(&attr);
+	if (!e)
+		(void)pthread_setname_np(*ret, name); /* without one it runs as well */
 	errno = e;
 	return e ? pt_fail_sys(err, PT_E_INTERNAL, "start a thread") : PT_OK;
 }

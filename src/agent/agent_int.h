@@ -20,6 +20,8 @@ struct pt_beat {
 	_Atomic int64_t due; /* pt_mono_ms() */
 };
 void pt_beat_within(struct pt_beat *b, int64_t ms);
+void pt_beat_tick(void *beat); /* a call under way moves: pt_http_call.tick */
+enum { PT_BEAT_MS = 15000 }; /* how long a loop may take from one sign of life to the next */
 
 /* --- slots.c: the attempts that this process has --- */
 enum { PT_LEDGER = 8192 };
@@ -143,7 +145,8 @@ struct pt_agent {
 	_Atomic bool draining;
 };
 void pt_agent_order_drain(struct pt_agent *a); /* the gateway wants us to go */
-int pt_agent_thread(pthread_t *ret, void *(*fn)(void *), void *arg, struct pt_err *err) PT_MUSTCHECK; /* small stack */
+/* Small stack.  name: for ps, top and debuggers, at most 15 bytes. */
+int pt_agent_thread(pthread_t *ret, const char *name, void *(*fn)(void *), void *arg, struct pt_err *err) PT_MUSTCHECK;
 void pt_cond_init_mono(pthread_cond_t *c);
 void pt_cond_wait_until(pthread_cond_t *c, pthread_mutex_t *m, int64_t mono_ms);
 #endif

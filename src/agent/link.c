@@ -92,7 +92,7 @@ static void pause_ms(struct pt_link *l, int64_t ms, int seen)
 {
 	int64_t until = pt_mono_ms() + ms;
 
-	pt_beat_within(&l->beat, ms + 10000);
+	pt_beat_within(&l->beat, ms + PT_BEAT_MS);
 	pthread_mutex_lock(&l->lock);
 	while (l->phase == seen && pt_mono_ms() < until)
 		pt_cond_wait_until(&l->wake, &l->lock, until);
@@ -164,7 +164,7 @@ static int call(struct pt_agent *a, struct pt_http_client *client, const char *b
 	pt_keys_get(&a->keys, &key);
 	*c = (struct pt_http_call){ .method = "POST", .url = url.p, .headers = headers, .basic_user = key.id,
 				    .basic_password = key.secret, .body = body, .body_size = (int64_t)n, .out = out,
-				    .timeout_ms = timeout_ms, .cancel = &cancel };
+				    .timeout_ms = timeout_ms, .cancel = &cancel, .tick = pt_beat_tick, .tick_arg = &l->beat };
 	pthread_mutex_lock(&l->lock);
 	go = !l->nudged;
 	if (go)
@@ -252,7 +252,6 @@ static int exchange(struct pt_agent *a, struct pt_http_client *client, int at, b
 	if (rc == 0) {
 		int64_t timeout_ms = at < 2 ? q.wait_ms + GRACE_MS : a->link.state == PT_LINK_UP ? GOODBYE_MS : GOODBYE_DOWN_MS;
 
-		pt_beat_within(&a->link.beat, timeout_ms + 15000);
 		rc = call(a, client, body.p, body.len, timeout_ms, &out, &c, err);
 		*ret_retry_ms = c.retry_after_ms;
 	}
@@ -297,6 +296,7 @@ static void *link_thread(void *arg)
 		bool news = true, first = a->link.state != PT_LINK_UP; /* only this thread writes it */
 		int rc = 0;
 
+		pt_beat_tick(&l->beat);
 		if (at >= 3)
 			break;
 		if (!client)
@@ -330,12 +330,12 @@ void pt_link_init(struct pt_agent *a)
 	pthread_mutex_init(&l->lock, NULL);
 	pt_cond_init_mono(&l->wake);
 	l->since_ms = pt_wall_ms();
-	pt_beat_within(&l->beat, 10000);
+	pt_beat_tick(&l->beat);
 }
 
 int pt_link_start(struct pt_agent *a, struct pt_err *err)
 {
-	int rc = pt_agent_thread(&a->link.thread, link_thread, a, err);
+	int rc = pt_agent_thread(&a->link.thread, "link", link_thread, a, err);
 
 	a->link_started = rc == 0;
 	return rc;

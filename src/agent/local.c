@@ -180,7 +180,7 @@ static void handle_reach(struct pt_http_req *r, void *ctx)
 	}
 	*p = (struct probe){ .local = l, .req = r };
 	pt_http_hold(r, NULL, NULL);
-	rc = pt_agent_thread(&t, probe_thread, p, &err);
+	rc = pt_agent_thread(&t, "reachability", probe_thread, p, &err);
 	if (rc == 0) {
 		pthread_detach(t);
 		return;

@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 enum {
-	TAKE_MS = 10000,
+	TAKE_MS = 5000,
 	STALL_MS = 60000,
 	IDLE_CLIENT_MS = 60000, /* a connection that nobody needed for so long is closed: memory */
 	ANSWER_MAX = 64 << 20,
@@ -13,7 +13,6 @@ enum {
 
 /* The body of a PUT: head, line feed, body; as libcurl wants it, piece by piece, and again from the start. */
 struct upload {
-	struct pt_publisher *p;
 	const struct pt_spool_entry *e;
 	int64_t at, size;
 };
@@ -24,7 +23,6 @@ static ssize_t upload_read(void *arg, char *buf, size_t max)
 	int64_t head = (int64_t)u->e->head.len, left;
 	ssize_t n;
 
-	pt_beat_within(&u->p->beat, STALL_MS * 2);
 	left = u->at <= head ? head + 1 - u->at : u->size - u->at;
 	if (left <= 0)
 		return 0;
@@ -59,7 +57,7 @@ static int put(struct pt_publisher *p, struct pt_http_client *client, const stru
 	struct pt_agent *a = p->agent;
 	pt_auto_buf path = PT_BUF_INIT(256);
 	pt_auto_buf url = PT_BUF_INIT(4096);
-	struct upload u = { .p = p, .e = e, .size = (int64_t)e->head.len + 1 + e->body_size };
+	struct upload u = { .e = e, .size = (int64_t)e->head.len + 1 + e->body_size };
 	struct pt_key key;
 	int rc;
 
@@ -72,8 +70,8 @@ static int put(struct pt_publisher *p, struct pt_http_client *client, const stru
 	pt_keys_get(&a->keys, &key);
 	*c = (struct pt_http_call){ .method = "PUT", .url = url.p, .headers = headers, .basic_user = key.id,
 				    .basic_password = key.secret, .body_size = u.size, .read = upload_read, .rewind = upload_rewind,
-				    .arg = &u, .out = out, .stall_timeout_ms = STALL_MS, .cancel = &a->publish_stop };
-	pt_beat_within(&p->beat, STALL_MS * 2);
+				    .arg = &u, .out = out, .stall_timeout_ms = STALL_MS, .cancel = &a->publish_stop,
+				    .tick = pt_beat_tick, .tick_arg = &p->beat };
 	rc = pt_http_do(client, c, err);
 	explicit_bzero(&key, sizeof(key));
 	return rc;
@@ -122,7 +120,7 @@ static void pause_ms(struct pt_publisher *p, int64_t ms)
 	enum pt_link_state was;
 	struct pt_err err;
 
-	pt_beat_within(&p->beat, ms + 10000);
+	pt_beat_within(&p->beat, ms + PT_BEAT_MS);
 	pthread_mutex_lock(&l->lock);
 	was = l->state;
 	while (pt_mono_ms() < until && pt_cancel_check(&a->publish_stop, &err) == 0 && (was == PT_LINK_UP || l->state != PT_LINK_UP))
@@ -190,7 +188,7 @@ static void *publisher_thread(void *arg)
 		int64_t wait = 0;
 		int rc;
 
-		pt_beat_within(&p->beat, TAKE_MS * 2);
+		pt_beat_within(&p->beat, TAKE_MS + PT_BEAT_MS);
 		rc = pt_spool_take(a->spool, &e, TAKE_MS, &err);
 		if (rc == 1) {
 			wait = pt_cancel_check(&a->publish_stop, &err) == 0 ? deliver(p, &client, &e, &backoff)
@@ -217,7 +215,7 @@ int pt_publishers_init(struct pt_agent *a, struct pt_err *err)
 		return pt_fail_oom(err);
 	for (int64_t i = 0; i < a->conf->publishers; i++) {
 		a->publishers[i].agent = a;
-		pt_beat_within(&a->publishers[i].beat, TAKE_MS * 2);
+		pt_beat_tick(&a->publishers[i].beat);
 	}
 	return PT_OK;
 }
@@ -228,8 +226,10 @@ int pt_publishers_start(struct pt_agent *a, struct pt_err *err)
 
 	for (; rc == 0 && a->n_publishers < (unsigned)a->conf->publishers; a->n_publishers += rc == 0) {
 		struct pt_publisher *p = &a->publishers[a->n_publishers];
+		char name[24];
 
-		rc = pt_agent_thread(&p->thread, publisher_thread, p, err);
+		snprintf(name, sizeof(name), "publisher-%u", a->n_publishers);
+		rc = pt_agent_thread(&p->thread, name, publisher_thread, p, err);
 	}
 	return rc;
 }

@@ -63,6 +63,7 @@ static void *slot_thread(void *arg)
 {
 	struct pool *p = arg;
 
+	(void)pthread_setname_np(pthread_self(), "operation"); /* for ps, top and debuggers */
 	pthread_mutex_lock(&p->lock);
 	while (wait_for_work(p)) {
 		struct work w = p->queue[p->head];

@@ -74,10 +74,19 @@ static char *no_proxy_normal(const char *s)
 	return b.bad ? NULL : pt_buf_detach(&b, NULL);
 }
 
+/* "proxy:3128" means http://proxy:3128, as libcurl takes it. */
+static char *proxy_normal(const char *s)
+{
+	char *url = NULL;
+
+	if (!s || !*s || strstr(s, "://"))
+		return strdup(s ? s : "");
+	return asprintf(&url, "http://%s", s) < 0 ? NULL : url;
+}
+
 int pt_http_client_new(struct pt_http_client **ret, const struct pt_http_client_conf *conf, struct pt_err *err)
 {
 	pt_auto(pt_http_client_freep) struct pt_http_client *c = calloc(1, sizeof(*c));
-	const char *const proxies[] = { conf->https_proxy, conf->http_proxy };
 	int rc;
 
 	pthread_once(&once, init_once);
@@ -86,14 +95,16 @@ int pt_http_client_new(struct pt_http_client **ret, const struct pt_http_client_
 	rc = pt_trust_init(&c->trust, conf->ca, err);
 	if (rc < 0)
 		return rc;
-	for (size_t i = 0; i < PT_COUNT(proxies); i++) {
+	c->https_proxy = proxy_normal(conf->https_proxy);
+	c->http_proxy = proxy_normal(conf->http_proxy);
+	for (size_t i = 0; i < 2; i++) {
+		const char *proxy = i ? c->http_proxy : c->https_proxy;
 		struct pt_url u;
 
-		if (!proxies[i] || !*proxies[i] || !strstr(proxies[i], "://"))
+		if (!proxy || !*proxy)
 			continue;
-		rc = pt_url_parse(proxies[i], &u, err);
-		if (rc == 0 && strcmp(u.scheme, "http") != 0 && strcmp(u.scheme, "https") != 0 &&
-		    strncmp(u.scheme, "socks", 5) != 0)
+		rc = pt_url_parse(proxy, &u, err);
+		if (rc == 0 && strcmp(u.scheme, "http") != 0 && strcmp(u.scheme, "https") != 0 && strncmp(u.scheme, "socks", 5) != 0)
 			rc = pt_fail(err, PT_E_INVALID, "proxy scheme '%s' is not known", u.scheme);
 		if (rc < 0) {
 			pt_err_wrap(err, rc, i ? "HTTP_PROXY" : "HTTPS_PROXY");
@@ -102,8 +113,6 @@ int pt_http_client_new(struct pt_http_client **ret, const struct pt_http_client_
 				"write it as http://user:password@host:port, special characters in the password percent-encoded");
 		}
 	}
-	c->https_proxy = strdup(conf->https_proxy ? conf->https_proxy : "");
-	c->http_proxy = strdup(conf->http_proxy ? conf->http_proxy : "");
 	c->no_proxy = no_proxy_normal(conf->no_proxy);
 	c->user_agent = strdup(conf->user_agent ? conf->user_agent : "postern");
 	c->connect_timeout_ms = conf->connect_timeout_ms ? conf->connect_timeout_ms : CONNECT_TIMEOUT_MS;
@@ -373,6 +382,8 @@ static int drive(struct run *run, CURLcode *ret_code, struct pt_err *err)
 
 		if (!mc && !running)
 			break;
+		if (call->tick)
+			call->tick(call->tick_arg);
 		rc = pt_cancel_check(call->cancel, err);
 		if (rc < 0)
 			return rc;
@@ -396,10 +407,13 @@ static int drive(struct run *run, CURLcode *ret_code, struct pt_err *err)
 	return PT_OK;
 }
 
-static void results(struct pt_http_call *call, CURL *e)
+static void results(const struct run *run, CURL *e)
 {
+	struct pt_http_call *call = run->call;
 	curl_off_t dns = 0, connect = 0, tls = 0, first = 0, total = 0;
+	struct pt_url proxy = { .port = 0 };
 	char *ip = NULL;
+	long port = 0;
 
 	curl_easy_getinfo(e, CURLINFO_NAMELOOKUP_TIME_T, &dns);
 	curl_easy_getinfo(e, CURLINFO_CONNECT_TIME_T, &connect);
@@ -413,10 +427,23 @@ static void results(struct pt_http_call *call, CURL *e)
 	call->total_us = total;
 	if (curl_easy_getinfo(e, CURLINFO_PRIMARY_IP, &ip) == CURLE_OK && ip)
 		snprintf(call->peer, sizeof(call->peer), "%s", ip);
+	/* libcurl 7.88 does not say whether NO_PROXY made it go directly, but which port it went to */
+	curl_easy_getinfo(e, CURLINFO_PRIMARY_PORT, &port);
+	call->proxied = run->proxy[0] && pt_url_parse(run->proxy, &proxy, NULL) == 0 && (unsigned long)port == proxy.port;
+	explicit_bzero(&proxy, sizeof(proxy));
+}
+
+/* The proxy wants another login.  tinyproxy answers 401 to a wrong password. */
+static int proxy_login(struct pt_err *err, const char *proxy)
+{
+	return strchr(proxy, '@') ? pt_hint(err, "the proxy does not accept the user and password in HTTPS_PROXY/HTTP_PROXY: correct them, "
+						 "special characters percent-encoded")
+				  : pt_hint(err, "the proxy wants a login: put user:password into HTTPS_PROXY/HTTP_PROXY "
+						 "(http://user:password@host:port)");
 }
 
 /* status 0: it was not reached, text says why. */
-static int proxy_fail(struct pt_err *err, long status, const char *text)
+static int proxy_fail(struct pt_err *err, const char *proxy, long status, const char *text)
 {
 	char native[12];
 
@@ -427,11 +454,9 @@ static int proxy_fail(struct pt_err *err, long status, const char *text)
 	pt_fail(err, PT_E_PROXY, "the proxy refused the connection with status %ld", status);
 	snprintf(native, sizeof(native), "%ld", status);
 	pt_native(err, native);
-	if (status == 407)
-		return pt_hint(err,
-			       "the proxy wants a login: put user:password into HTTPS_PROXY (http://user:password@host:port)");
-	return pt_hint(err,
-		       "the proxy could not or must not reach this host and port: ask its owner, or add the host to NO_PROXY");
+	if (status == 407 || status == 401)
+		return proxy_login(err, proxy);
+	return pt_hint(err, "the proxy could not or must not reach this host and port: ask its owner, or add the host to NO_PROXY");
 }
 
 static const struct {
@@ -485,13 +510,13 @@ static int explain(struct run *run, CURLcode rc, const struct pt_url *u, struct 
 			code = codes[i].code;
 	curl_easy_getinfo(run->c->easy, CURLINFO_HTTP_CONNECTCODE, &connect_status);
 	if (connect_status && connect_status / 100 != 2)
-		return proxy_fail(err, connect_status, text);
+		return proxy_fail(err, run->proxy, connect_status, text);
 	if (code == PT_E_CONNECT && run->refused.code) {
 		*err = run->refused;
 		return err->code;
 	}
 	if (code == PT_E_PROXY || (code == PT_E_CONNECT && names_proxy(run)))
-		return proxy_fail(err, 0, text);
+		return proxy_fail(err, run->proxy, 0, text);
 	if (code == PT_E_TLS)
 		return pt_trust_fail(&run->c->trust, u->host, text, err);
 	pt_fail(err, code, "%s:%u: %s", u->host, u->port, text);
@@ -515,6 +540,7 @@ int pt_http_do(struct pt_http_client *c, struct pt_http_call *call, struct pt_er
 	call->status = 0;
 	call->retry_after_ms = -1;
 	call->content_type[0] = call->peer[0] = '\0';
+	call->proxied = false;
 	call->ttfb_us = call->connect_us = call->tls_us = call->dns_us = call->total_us = 0;
 	rc = pt_url_parse(call->url, &u, err);
 	if (rc == 0 && strcmp(u.scheme, "http") != 0 && strcmp(u.scheme, "https") != 0)
@@ -533,14 +559,14 @@ int pt_http_do(struct pt_http_client *c, struct pt_http_call *call, struct pt_er
 	set_up(&run, c->easy, headers);
 	curl_multi_add_handle(run.multi, c->easy);
 	rc = drive(&run, &code, err);
-	results(call, c->easy);
+	results(&run, c->easy);
 	if (rc == 0 && run.failed) {
 		*err = run.err;
 		rc = run.failed;
 	} else if (rc == 0 && code) {
 		rc = explain(&run, code, &u, err);
 	} else if (rc == 0 && call->status == 407 && run.proxy[0]) {
-		rc = proxy_fail(err, 407, "");
+		rc = proxy_fail(err, run.proxy, 407, "");
 	}
 	curl_multi_remove_handle(run.multi, c->easy); /* closes the connection when the call did not end by itself */
 	curl_easy_setopt(c->easy, CURLOPT_ERRORBUFFER, NULL);

@@ -35,6 +35,8 @@ struct pt_http_call {
 	int64_t timeout_ms;            /* whole call; 0 = none */
 	int64_t stall_timeout_ms;      /* no byte either way for so long; 0 = none */
 	const struct pt_cancel *cancel; /* NULL = cannot be cancelled */
+	void (*tick)(void *arg);       /* called by the calling thread at least every 1.5 s while the call is under way; NULL = not wanted */
+	void *tick_arg;
 	bool follow;                   /* follow up to 5 redirects */
 	/* Must not be sent twice: takes a new connection, because libcurl itself sends again what a kept connection lost before
 	 * any byte of a response. */
@@ -48,6 +50,7 @@ struct pt_http_call {
 	int64_t retry_after_ms;        /* of the Retry-After header (seconds or date), -1 = none */
 	char content_type[80];
 	char peer[64];                 /* address connected to */
+	bool proxied;                  /* it was the proxy's */
 	int64_t ttfb_us, connect_us, tls_us, dns_us, total_us;
 };
 

@@ -47,10 +47,18 @@ int pt_http_error_of(const struct pt_http_call *call, const struct pt_buf *body,
 		pt_hint(err, "%s", text_of(e, "hint"));
 		pt_native(err, text_of(e, "native_code"));
 	} else {
-		pt_fail(err, code, "the server answered with status %d and no error document", call->status);
+		/* A proxy that speaks plain HTTP for us can answer in the server's place; tinyproxy does so to a wrong password. */
+		bool proxy = call->proxied && (call->status == 401 || call->status == 403);
+
+		code = proxy ? PT_E_PROXY : code;
+		pt_fail(err, code, "the %s answered with status %d and no error document", proxy ? "proxy" : "server", call->status);
 		snprintf(native, sizeof(native), "%d", call->status);
 		pt_native(err, native);
-		if (code == PT_E_UNAVAILABLE || code == PT_E_PROTOCOL)
+		if (proxy && call->status == 401)
+			pt_hint(err, "the proxy does not accept the user and password in HTTP_PROXY: correct them");
+		else if (proxy)
+			pt_hint(err, "the proxy must not reach this host and port: ask its owner, or add the host to NO_PROXY");
+		else
 			pt_hint(err, "the answer is not from Postern itself: a proxy or ingress in the path?");
 	}
 	json_decref(doc);

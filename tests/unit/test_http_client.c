@@ -680,8 +680,9 @@ static void test_proxy(void)
 			call.url = tls ? url("https://localhost:%u/echo", tls_port) : url("http://localhost:%u/echo", port);
 			if (i == 2 && !tls) {
 				/* tinyproxy answers a plain request's wrong password with 401, as if it were the server */
-				ok(pt_http_do(c, &call, &err) == 0 ? call.status == 401 : err.code == PT_E_PROXY,
-				   "wrong password, http");
+				is_int(pt_http_do(c, &call, &err), 0, "wrong password, http");
+				is_int(pt_http_error_of(&call, call.out, &err), PT_E_PROXY, "it is the proxy's: %s", err.msg);
+				ok(strstr(err.hint, "HTTP_PROXY"), "the hint: %s", err.hint);
 				pt_http_client_free(c);
 				continue;
 			}
