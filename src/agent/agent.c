@@ -220,7 +220,7 @@ static void end_threads(struct pt_agent *a)
 	pt_local_stop(a);
 }
 
-void pt_agent_run(struct pt_agent *a)
+bool pt_agent_run(struct pt_agent *a)
 {
 	pthread_mutex_lock(&a->lock);
 	while (!a->stop && !a->drain_ordered)
@@ -230,6 +230,7 @@ void pt_agent_run(struct pt_agent *a)
 	drain(a);
 	end_threads(a);
 	pt_info("agent has stopped");
+	return !a->abandoned;
 }
 
 unsigned pt_agent_port(const struct pt_agent *a)
