@@ -227,7 +227,7 @@ static void end_threads(struct pt_agent *a)
 	pt_local_stop(a);
 }
 
-void pt_agent_run(struct pt_agent *a)
+bool pt_agent_run(struct pt_agent *a)
 {
 	pthread_mutex_lock(&a->lock);
 	while (!a->stop && !a->drain_ordered)
@@ -237,6 +237,7 @@ void pt_agent_run(struct pt_agent *a)
 	drain(a);
 	end_threads(a);
 	pt_info("agent has stopped");
+	return !a->abandoned;
 }
 
 unsigned pt_agent_port(const struct pt_agent *a)

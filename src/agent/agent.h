@@ -24,13 +24,14 @@ struct pt_agent;
 /* Open the spool, read the key, listen, start all threads.  conf must outlive the agent.  Works without a gateway: the link keeps
  * trying.  Errors name the setting: NOT_FOUND, DENIED, INVALID (token file), CONFLICT (spool in use), UNAVAILABLE (port in use). */
 int pt_agent_start(struct pt_agent **ret, const struct pt_agent_conf *conf, struct pt_err *err) PT_MUSTCHECK;
-/* Until pt_agent_stop() is called or the gateway orders a drain; then finish within the budgets.  All threads have ended when it
- * returns.  Call it once. */
-void pt_agent_run(struct pt_agent *a);
+/* Until pt_agent_stop() is called or the gateway orders a drain; then finish within the budgets.  True: all threads have ended.  False:
+ * the thread of an operation that hears no cancel is left behind; the process must leave by _exit(2), since exit(3) would take
+ * away what that thread uses.  Call it once. */
+bool pt_agent_run(struct pt_agent *a) PT_MUSTCHECK;
 /* First call: drain.  Second: leave at once; what is not delivered stays in the spool.  Any thread, but no signal handler. */
 void pt_agent_stop(struct pt_agent *a);
 unsigned pt_agent_port(const struct pt_agent *a); /* of the local endpoints, 0 = none */
-void pt_agent_free(struct pt_agent *a);           /* after pt_agent_run() */
+void pt_agent_free(struct pt_agent *a);           /* after pt_agent_run(); keeps what a thread left behind may touch */
 
 extern const struct pt_command pt_cmd_agent;
 #endif

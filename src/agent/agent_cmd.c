@@ -28,7 +28,7 @@ static const struct pt_opt opts[] = {
 	PT_O(struct pt_agent_conf, spool_max_bytes, "spool-max-bytes", PT_OPT_SIZE, .def = "1G", .value = "SIZE", .min = 16 * KIB * KIB,
 	     .max = 1024 * GIB, .help = "most that the spool may take on disk; when it is full the agent takes no work"),
 	PT_O(struct pt_agent_conf, listen, "listen", PT_OPT_STR, .def = "0.0.0.0:8080", .value = "ADDRESS",
-	     .help = "local endpoints (probes, health, metrics); \"\" = none"),
+	     .help = "local endpoints (probes, health, metrics); --listen \"\" is none"),
 	PT_O(struct pt_agent_conf, port_file, "port-file", PT_OPT_STR, .value = "FILE",
 	     .help = "gets the number of the port that --listen got; for port 0"),
 	PT_O(struct pt_agent_conf, ca_file, "ca-file", PT_OPT_STR, .value = "FILE",
@@ -47,8 +47,9 @@ static const struct pt_opt opts[] = {
 	     .help = "addresses that operations may connect to although they are blocked"),
 	PT_O(struct pt_agent_conf, stop_timeout_ms, "stop-timeout", PT_OPT_DURATION, .def = "25s", .value = "TIME", .min = 1000,
 	     .max = 24 * 3600 * 1000, .help = "from SIGTERM to exit: 60 % to finish, 15 % to cancel, 25 % to deliver"),
-	PT_O(struct pt_agent_conf, log_format, "log-format", PT_OPT_ENUM, .def = "plain", .values = formats, .help = "of the log on standard error"),
-	PT_O(struct pt_agent_conf, log_level, "log-level", PT_OPT_ENUM, .def = "info", .values = levels, .help = "least level that is logged"),
+	PT_O(struct pt_agent_conf, log_format, "log-format", PT_OPT_ENUM, .def = "plain", .values = formats, .help = "form of log lines"),
+	PT_O(struct pt_agent_conf, log_level, "log-level", PT_OPT_ENUM, .def = "info", .values = levels,
+	     .help = "least severe lines to print"),
 };
 
 struct signals {
@@ -82,7 +83,8 @@ static int run_until_signal(struct pt_agent *a, struct signals *s, struct pt_err
 		pt_cancel_release(&s->done);
 		return pt_fail_sys(err, PT_E_INTERNAL, "start a thread");
 	}
-	pt_agent_run(a);
+	if (!pt_agent_run(a))
+		_exit(0); /* the log has said it */
 	pt_cancel_fire(&s->done, PT_E_CANCELLED, "done");
 	pthread_join(t, NULL);
 	pt_cancel_release(&s->done);
@@ -96,7 +98,7 @@ static int agent_main(const struct pt_command *cmd, int argc, char **argv, struc
 	pt_auto(pt_closep) int fd = -1;
 	struct signals s = { .fd = -1 };
 	sigset_t set;
-	int rc = pt_opt_parse(NULL, cmd, argc, argv, &conf, err);
+	int rc = pt_opt_parse(pt_opt_root, cmd, argc, argv, &conf, err);
 
 	if (rc != 0)
 		return rc < 0 ? rc : PT_OK;
@@ -127,14 +129,16 @@ static int agent_main(const struct pt_command *cmd, int argc, char **argv, struc
 const struct pt_command pt_cmd_agent = {
 	.name = "agent",
 	.summary = "run operations for a gateway, next to private data",
-	.text = "Opens one outbound connection to the gateway, leases operations, runs them, and delivers their results. "
-		"Nothing listens to the outside; --listen serves probes and metrics to the cluster.\n\n"
-		"Results wait in the spool until the gateway has confirmed them; they survive a crash, a restart and hours without a gateway. "
-		"When the spool is full the agent takes no work until there is room again.\n\n"
-		"SIGTERM drains: no new work; --stop-timeout is divided into 60 % to finish what runs, 15 % to cancel the rest and "
-		"give it back, 25 % to deliver results and say goodbye. An idle agent exits at once. A second signal ends it without waiting; "
-		"what is not delivered stays in the spool. The grace period of the service manager (terminationGracePeriodSeconds, "
-		"TimeoutStopSec) must be longer than --stop-timeout.",
+	.text = "The agent opens one outbound connection to the gateway, leases operations, runs them, and delivers their results.\n"
+		"Nothing listens to the outside; --listen serves probes, health and metrics to the cluster.\n\n"
+		"Results wait in the spool until the gateway has confirmed them.  They survive a crash, a restart and hours without a\n"
+		"gateway.  When the spool is full the agent takes no work until there is room again.\n\n"
+		"SIGTERM or SIGINT drains: no new work; --stop-timeout is divided into 60 % to finish what runs, 15 % to cancel the rest\n"
+		"and give it back, 25 % to deliver results and say goodbye.  An idle agent exits at once.  A second signal ends it without\n"
+		"waiting; what is not delivered stays in the spool.  The grace period of the service manager\n"
+		"(terminationGracePeriodSeconds, TimeoutStopSec) must be longer than --stop-timeout.\n\n"
+		"Example:\n\n"
+		"    postern agent --gateway-url https://gateway.example.com --token-file /etc/postern/token.json\n",
 	.opts = opts,
 	.n_opts = PT_COUNT(opts),
 	.run = agent_main,

@@ -74,7 +74,8 @@ struct pt_link {
 	bool nudged;              /* end the exchange under way and begin another */
 	int phase;                /* 0 normal, 1 draining, 2 say goodbye and end, 3 end */
 	/* Under the lock, for readiness and health: */
-	enum pt_link_state state;
+	enum pt_link_state state; /* written by the link's thread only */
+	unsigned ups;             /* how often it came up */
 	bool enabled, told_enabled, drain;
 	struct pt_err last_err;
 	int64_t since_ms, last_ok_ms, skew_ms; /* wall */

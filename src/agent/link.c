@@ -37,8 +37,10 @@ static void set_state(struct pt_agent *a, enum pt_link_state state, const struct
 		l->since_ms = pt_wall_ms();
 	if (state == PT_LINK_UP)
 		l->last_ok_ms = pt_wall_ms();
-	if (state == PT_LINK_UP && other)
+	if (state == PT_LINK_UP && other) {
+		l->ups++;
 		pthread_cond_broadcast(&l->wake); /* publishers that pause */
+	}
 	pthread_mutex_unlock(&l->lock);
 	if (!other)
 		return;
@@ -133,8 +135,12 @@ static int request(struct pt_agent *a, int at, struct pt_exchange_request *q, st
 	q->goodbye = at >= 2;
 	if (q->goodbye)
 		only_spooled(&q->holding); /* what runs ends with this process, and is given back by not being listed */
-	/* Answered at once: the first one after a failure, which tells that the link is up, and one that gives back, so that it is said once. */
-	q->wait_ms = at >= 2 || a->link.state != PT_LINK_UP || q->released.n ? 0 : fresh ? WAIT_FRESH_MS : q->holding.n ? WAIT_BUSY_MS : WAIT_IDLE_MS;
+	/* Answered at once: the first one after a failure, which tells that the link is up, and one that gives back, so that it is
+	 * said once. */
+	q->wait_ms = at >= 2 || a->link.state != PT_LINK_UP || q->released.n ? 0
+		     : fresh                                                  ? WAIT_FRESH_MS
+		     : q->holding.n                                           ? WAIT_BUSY_MS
+									      : WAIT_IDLE_MS;
 	if (!q->version || !q->hostname)
 		return pt_fail_oom(err);
 	for (const struct pt_op_type *const *t = pt_op_types(); rc == 0 && *t; t++) {

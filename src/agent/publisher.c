@@ -117,13 +117,13 @@ static void pause_ms(struct pt_publisher *p, int64_t ms)
 	struct pt_agent *a = p->agent;
 	struct pt_link *l = &a->link;
 	int64_t until = pt_mono_ms() + ms;
-	enum pt_link_state was;
 	struct pt_err err;
+	unsigned ups;
 
 	pt_beat_within(&p->beat, ms + PT_BEAT_MS);
 	pthread_mutex_lock(&l->lock);
-	was = l->state;
-	while (pt_mono_ms() < until && pt_cancel_check(&a->publish_stop, &err) == 0 && (was == PT_LINK_UP || l->state != PT_LINK_UP))
+	ups = l->ups;
+	while (pt_mono_ms() < until && l->ups == ups && pt_cancel_check(&a->publish_stop, &err) == 0)
 		pt_cond_wait_until(&l->wake, &l->lock, until);
 	pthread_mutex_unlock(&l->lock);
 }

@@ -65,12 +65,15 @@ struct test_agent {
 	struct pt_agent_conf conf;
 	struct pt_agent *a;
 	pthread_t thread;
+	bool all_ended; /* what pt_agent_run() said */
 	char url[64], token[100], spool[100];
 };
 
 static void *agent_thread(void *arg)
 {
-	pt_agent_run(arg);
+	struct test_agent *t = arg;
+
+	t->all_ended = pt_agent_run(t->a);
 	return NULL;
 }
 
@@ -103,7 +106,7 @@ static void agent_begin(struct test_agent *t)
 		printf("Bail out! %s\n", err.msg);
 		exit(1);
 	}
-	pthread_create(&t->thread, NULL, agent_thread, t->a);
+	pthread_create(&t->thread, NULL, agent_thread, t);
 }
 
 /* Wait for the end (after a stop, or a drain that the gateway ordered); how long it took. */
