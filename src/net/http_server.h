@@ -34,7 +34,8 @@ struct pt_http_server_conf {
 	unsigned threads;        /* 1 to 64 */
 	unsigned max_connections; /* 0 = what the file limit allows */
 	unsigned idle_timeout_s; /* for a connection that sends or takes nothing; held requests do not count as idle */
-	unsigned body_timeout_s; /* a request's headers and body must be in by then (slow clients): 408; on a streaming route: each MiB */
+	unsigned
+		body_timeout_s; /* a request's headers and body must be in by then (slow clients): 408; on a streaming route: each MiB */
 	const struct pt_http_route *routes;
 	size_t n_routes;
 	void *ctx;               /* handed to every handler */
