@@ -165,11 +165,11 @@ static int collect_id(void *arg, void *rec) /* every record begins with its id *
 	return pt_list_append(arg, PT_ID_SIZE, rec, &ignored);
 }
 
-static int remove_matching(struct pt_tx *tx, const struct pt_table *t, const struct pt_index *index, const void *match, unsigned n_eq,
-			   struct pt_err *err)
+static int remove_matching(struct pt_tx *tx, const struct pt_table *t, const struct pt_index *index, const void *match,
+			   unsigned n_eq, struct pt_err *err)
 {
 	struct pt_list ids = { 0 };
-	int rc = pt_tx_scan(tx, t, &(struct pt_scan){ .index = index, .match = match, .n_eq = n_eq }, collect_id, &ids, err);
+	int rc = pt_tx_scan(tx, t, &(struct pt_scan) { .index = index, .match = match, .n_eq = n_eq }, collect_id, &ids, err);
 
 	for (size_t i = 0; rc == 0 && i < ids.n; i++) {
 		char rec[sizeof(struct pt_rec_operation)] __attribute__((aligned(16))) = { 0 };

@@ -79,7 +79,8 @@ int pt_api_operations_create(struct pt_call *c, struct pt_tx *tx, struct pt_err 
 		return pt_fail(err, PT_E_INVALID, "idempotency_key: differs from the header Idempotency-Key");
 	if (header && (!*header || strlen(header) > 255))
 		return pt_fail(err, PT_E_INVALID, "Idempotency-Key: must have 1 to 255 bytes");
-	if ((rc = pt_op_check(in->type, in->input, in->integration != NULL, err)) < 0 || (rc = resolve_target(c, tx, in, &op, err)) < 0)
+	if ((rc = pt_op_check(in->type, in->input, in->integration != NULL, err)) < 0 ||
+	    (rc = resolve_target(c, tx, in, &op, err)) < 0)
 		return rc;
 	pt_json_write(&input, in->input);
 	if (in->labels)

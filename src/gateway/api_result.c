@@ -131,10 +131,14 @@ static int put_run(struct pt_tx *tx, struct pt_write_job *job, struct pt_err *er
 	struct pt_result_response a = { .accepted = true };
 	int rc;
 
-	u->d = (struct pt_delivery){ .agent = u->c.who.agent, .operation = u->operation, .attempt = u->attempt, .head = &u->head,
-				     .head_text = u->head_text.p, .blob = u->blob_name };
+	u->d = (struct pt_delivery) { .agent = u->c.who.agent,
+				      .operation = u->operation,
+				      .attempt = u->attempt,
+				      .head = &u->head,
+				      .head_text = u->head_text.p,
+				      .blob = u->blob_name };
 	if (u->body.len)
-		u->d.body = (struct pt_bytes){ (unsigned char *)u->body.p, u->body.len };
+		u->d.body = (struct pt_bytes) { (unsigned char *)u->body.p, u->body.len };
 	rc = pt_deliver(u->c.g, tx, &u->d, &a.leases, err);
 	a.duplicate = u->d.duplicate;
 	if (rc == 0)
@@ -327,7 +331,11 @@ void pt_api_operations_result(struct pt_call *c)
 	if (h.body_sha256)
 		pt_http_set_header(c->req, "X-Postern-SHA256", h.body_sha256);
 	/* Unpacked size: as the agent said, or unknown. */
-	pt_http_reply_stream(c->req, 200, "application/jsonl", as_stored ? h.body_size : h.bytes ? h.bytes : -1, download_read, download_free, d);
+	pt_http_reply_stream(c->req, 200, "application/jsonl",
+			     as_stored ? h.body_size
+			     : h.bytes ? h.bytes
+				       : -1,
+			     download_read, download_free, d);
 	pt_shape_release(&pt_result_head_shape, &h);
 	pt_call_free(c);
 }

@@ -10,8 +10,8 @@ static int refuse(struct pt_gateway *g, struct pt_tx *tx, struct pt_delivery *d,
 	char detail[200];
 	int rc;
 
-	(void)pt_fail(&d->refused, PT_E_STALE, "attempt %lld is no longer current: %s is %s at attempt %lld", (long long)d->attempt, op->id,
-		      pt_op_state_name((enum pt_op_state)op->state), (long long)op->attempt);
+	(void)pt_fail(&d->refused, PT_E_STALE, "attempt %lld is no longer current: %s is %s at attempt %lld",
+		      (long long)d->attempt, op->id, pt_op_state_name((enum pt_op_state)op->state), (long long)op->attempt);
 	snprintf(detail, sizeof(detail), "late result of attempt %lld (%s) refused", (long long)d->attempt, d->head->status);
 	g->m.refused++;
 	if (op->events > EVENTS_MAX)
@@ -20,11 +20,15 @@ static int refuse(struct pt_gateway *g, struct pt_tx *tx, struct pt_delivery *d,
 	return rc < 0 ? rc : pt_tx_update(tx, &pt_operations, op, err);
 }
 
-static int store(struct pt_gateway *g, struct pt_tx *tx, const struct pt_delivery *d, struct pt_rec_operation *op, struct pt_err *err)
+static int store(struct pt_gateway *g, struct pt_tx *tx, const struct pt_delivery *d, struct pt_rec_operation *op,
+		 struct pt_err *err)
 {
 	/* borrowed texts: the record is written, not released */
-	struct pt_rec_result res = { .attempt = d->attempt, .head = (char *)(uintptr_t)d->head_text, .blob = (char *)(uintptr_t)d->blob,
-				     .body = d->body, .stored_at = pt_gateway_now(g) };
+	struct pt_rec_result res = { .attempt = d->attempt,
+				     .head = (char *)(uintptr_t)d->head_text,
+				     .blob = (char *)(uintptr_t)d->blob,
+				     .body = d->body,
+				     .stored_at = pt_gateway_now(g) };
 	int state = pt_op_state_from(d->head->status);
 	struct pt_err why = { 0 };
 	int rc;

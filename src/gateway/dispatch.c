@@ -73,7 +73,8 @@ static int fill_lease(struct pt_tx *tx, const struct pt_rec_operation *op, struc
 	return PT_OK;
 }
 
-static int append_lease(struct pt_tx *tx, const struct pt_rec_operation *op, struct pt_list *leases, size_t *bytes, struct pt_err *err)
+static int append_lease(struct pt_tx *tx, const struct pt_rec_operation *op, struct pt_list *leases, size_t *bytes,
+			struct pt_err *err)
 {
 	struct pt_lease l = { 0 };
 	int rc = fill_lease(tx, op, &l, err);
@@ -104,8 +105,8 @@ static void ready_release(struct ready *r)
 	free(r->ops.items);
 }
 
-int pt_lease_some(struct pt_gateway *g, struct pt_tx *tx, const char *agent, const char *instance, const struct pt_list *types, int64_t n,
-		  struct pt_list *leases, size_t *bytes, struct pt_err *err)
+int pt_lease_some(struct pt_gateway *g, struct pt_tx *tx, const char *agent, const char *instance, const struct pt_list *types,
+		  int64_t n, struct pt_list *leases, size_t *bytes, struct pt_err *err)
 {
 	struct ready r = { .types = types, .want = (size_t)n, .bytes = *bytes };
 	int rc = n > 0 ? scan_ready(tx, agent, &r, err) : PT_OK;
@@ -128,7 +129,8 @@ static int count_row(void *arg, void *rec)
 	return 0;
 }
 
-int pt_free_slots(struct pt_gateway *g, struct pt_tx *tx, const char *agent, const char *instance, int64_t *ret_free, struct pt_err *err)
+int pt_free_slots(struct pt_gateway *g, struct pt_tx *tx, const char *agent, const char *instance, int64_t *ret_free,
+		  struct pt_err *err)
 {
 	struct pt_rec_lease match = { 0 };
 	int64_t slots = pt_presence_slots(g, agent, instance), leased = 0;
@@ -172,8 +174,8 @@ static void recheck(struct pt_exchange *x, int64_t at)
 		x->recheck_at = at;
 }
 
-static int tell(struct pt_exchange *x, struct pt_list *list, const char *operation, int64_t attempt, enum pt_code code, const char *reason,
-		struct pt_err *err)
+static int tell(struct pt_exchange *x, struct pt_list *list, const char *operation, int64_t attempt, enum pt_code code,
+		const char *reason, struct pt_err *err)
 {
 	struct pt_attempt_ref ref = { .attempt = attempt, .reason = strdup(reason), .code = strdup(pt_code_wire(code)) };
 	int64_t again;
@@ -203,9 +205,10 @@ static int tell_stop(struct pt_exchange *x, struct pt_tx *tx, const struct pt_re
 	pt_id_copy(op.id, l->operation);
 	if ((rc = pt_tx_get(tx, &pt_operations, &op, err)) < 0)
 		return rc;
-	return op.cancel_requested
-		       ? tell(x, &x->a.cancels, l->operation, l->attempt, PT_E_CANCELLED, op.reason ? op.reason : "cancelled", err)
-		       : tell(x, &x->a.cancels, l->operation, l->attempt, PT_E_DEADLINE, "the operation's deadline has passed", err);
+	return op.cancel_requested ? tell(x, &x->a.cancels, l->operation, l->attempt, PT_E_CANCELLED,
+					  op.reason ? op.reason : "cancelled", err)
+				   : tell(x, &x->a.cancels, l->operation, l->attempt, PT_E_DEADLINE,
+					  "the operation's deadline has passed", err);
 }
 
 /* What the gateway thinks of one attempt against what the instance says of it. */
@@ -274,7 +277,8 @@ static int reconcile(struct pt_exchange *x, struct pt_tx *tx, size_t *ret_n, str
 		for (size_t k = 0; !known && k < leases.n; k++)
 			known = l[k].attempt == h[i].attempt && strcmp(l[k].operation, h[i].operation) == 0;
 		if (!known)
-			rc = tell(x, &x->a.drops, h[i].operation, h[i].attempt, PT_E_STALE, "the attempt is not this instance's any more", err);
+			rc = tell(x, &x->a.drops, h[i].operation, h[i].attempt, PT_E_STALE,
+				  "the attempt is not this instance's any more", err);
 	}
 	*ret_n = leases.n;
 	free(leases.items);

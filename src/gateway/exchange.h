@@ -10,9 +10,9 @@ struct pt_exchange {
 	struct pt_call *c;               /* the request and its caller; c->job is the writer's job */
 	struct pt_exchange_request *q;   /* = c->body */
 	struct pt_exchange_response a;
-	size_t lease_bytes; /* of the inputs in a.leases */
-	bool urgent;        /* a has something that the instance does not know yet */
-	uint64_t serial;    /* order of arrival */
+	size_t lease_bytes;     /* of the inputs in a.leases */
+	bool urgent;            /* a has something that the instance does not know yet */
+	uint64_t serial;        /* order of arrival */
 	struct pt_watch *watch; /* is its client still there?  NULL = not known; lives as long as the request */
 	int64_t until;      /* answer at the latest */
 	int64_t recheck_at; /* look again for what was not acknowledged; 0 = no need */

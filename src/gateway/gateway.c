@@ -216,7 +216,7 @@ static int serve(struct pt_gateway *g, const struct conf *conf, struct pt_http_r
 
 static void nap(void)
 {
-	(void)nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
+	(void)nanosleep(&(struct timespec) { .tv_nsec = 2000000 }, NULL);
 }
 
 static void await_requests(const struct pt_gateway *g, int64_t most_ms)

@@ -193,26 +193,27 @@ int pt_dispatch(void *gateway, struct pt_tx *tx, struct pt_err *err); /* writer'
 void pt_dispatch_committed(void *gateway, bool committed);            /* answer those exchanges */
 /* Lease up to n operations of the agent to an instance; appends to leases (of struct pt_lease).  *bytes counts their inputs, and
  * ends it before an answer becomes too large: what is left is leased by the next one. */
-int pt_lease_some(struct pt_gateway *g, struct pt_tx *tx, const char *agent, const char *instance, const struct pt_list *types, int64_t n,
-		  struct pt_list *leases, size_t *bytes, struct pt_err *err) PT_MUSTCHECK;
+int pt_lease_some(struct pt_gateway *g, struct pt_tx *tx, const char *agent, const char *instance, const struct pt_list *types,
+		  int64_t n, struct pt_list *leases, size_t *bytes, struct pt_err *err) PT_MUSTCHECK;
 /* Slots the agent's instance has free now (0 when it is not known or draining), from the leases in the database. */
 int pt_free_slots(struct pt_gateway *g, struct pt_tx *tx, const char *agent, const char *instance, int64_t *ret_free,
 		  struct pt_err *err) PT_MUSTCHECK;
 
 /* --- delivery.c --- */
-struct pt_delivery { /* a result as it came */
+struct pt_delivery {                   /* a result as it came */
 	const char *agent, *operation; /* who delivers it, and to what */
 	int64_t attempt;
 	const struct pt_result_head *head;
 	const char *head_text;
-	struct pt_bytes body;  /* small … */
-	const char *blob;      /* … or the name of the file that holds it */
+	struct pt_bytes body; /* small … */
+	const char *blob;     /* … or the name of the file that holds it */
 	/* what became of it */
 	bool duplicate;        /* it was here already: the blob has no row */
 	struct pt_err refused; /* STALE: kept as an event only, to be committed and answered as an error */
 };
 /* Store it and end its operation; append leases for the slot that became free.  NOT_FOUND: not an operation of this agent. */
-int pt_deliver(struct pt_gateway *g, struct pt_tx *tx, struct pt_delivery *d, struct pt_list *leases, struct pt_err *err) PT_MUSTCHECK;
+int pt_deliver(struct pt_gateway *g, struct pt_tx *tx, struct pt_delivery *d, struct pt_list *leases,
+	       struct pt_err *err) PT_MUSTCHECK;
 
 /* --- waiters.c: clients that wait for an operation's end --- */
 int pt_waiters_new(struct pt_gateway *g, struct pt_err *err) PT_MUSTCHECK;

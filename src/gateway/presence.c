@@ -20,7 +20,7 @@ struct instance {
 	int64_t slots, connected_at, last_seen;
 	bool draining;
 	int told; /* enabled flag as last told to the instance; -1 = nothing yet */
-	uint64_t serial; /* of its newest exchange */
+	uint64_t serial;        /* of its newest exchange */
 	struct pt_list holding; /* of struct held, as last said */
 	struct pt_list types;   /* of char * */
 	struct pt_exchange *waiting;
@@ -93,14 +93,14 @@ static void free_texts(struct pt_list *l)
 	for (size_t k = 0; k < l->n; k++)
 		free(((char **)l->items)[k]);
 	free(l->items);
-	*l = (struct pt_list){ 0 };
+	*l = (struct pt_list) { 0 };
 }
 
 static bool copy_texts(struct pt_list *dst, const struct pt_list *src)
 {
 	struct pt_err ignored;
 
-	*dst = (struct pt_list){ 0 };
+	*dst = (struct pt_list) { 0 };
 	for (size_t k = 0; k < src->n; k++) {
 		char *text = strdup(((char **)src->items)[k]);
 
@@ -359,8 +359,9 @@ int pt_presence_each_dirty(struct pt_gateway *g, int (*fn)(void *arg, const char
 			return PT_OK;
 		}
 		DL_FOREACH(a->instances, i)
-			if (i->waiting && !i->draining && !(i->waiting->watch && i->waiting->watch->left) && pt_list_append(&xs, sizeof(i->waiting), &i->waiting, &ignored) < 0)
-				break;
+		if (i->waiting && !i->draining && !(i->waiting->watch && i->waiting->watch->left) &&
+		    pt_list_append(&xs, sizeof(i->waiting), &i->waiting, &ignored) < 0)
+			break;
 		/* From here only this thread ends them: others see in_writer. */
 		for (size_t k = 0; k < xs.n; k++) {
 			struct pt_exchange *x = ((struct pt_exchange **)xs.items)[k];
@@ -458,7 +459,7 @@ void pt_presence_poke_agent(struct pt_gateway *g, const char *agent)
 	a = find_agent(g->presence, agent, false);
 	if (a)
 		DL_FOREACH(a->instances, i)
-			run_again(take_locked(g, i->waiting));
+	run_again(take_locked(g, i->waiting));
 	unlock(g);
 }
 
