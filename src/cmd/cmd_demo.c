@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 enum { START_MS = 15000, QUERY_MS = 30000, STOP_MS = 8000, POLL_MS = 20, LOG_LINES = 15 };
 enum { PATH_SIZE = 4096 };
@@ -373,20 +374,41 @@ static int query(struct demo *d, struct pt_err *err)
 	return pt_ctl_result(d->api, a.doc, "table", err);
 }
 
+/* " PATH=FOLDER:$PATH" when a shell would not find this very program by its name. */
+static void path_setting(struct pt_buf *out)
+{
+	char exe[4096] = "", found[4096];
+	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+	const char *path = getenv("PATH"), *slash = n > 0 ? strrchr(exe, '/') : NULL;
+	struct stat mine, other;
+
+	if (!slash || stat(exe, &mine) < 0)
+		return;
+	for (const char *p = path; p && *p; p += strcspn(p, ":"), p += *p == ':') {
+		snprintf(found, sizeof(found), "%.*s/postern", (int)strcspn(p, ":"), p);
+		if (stat(found, &other) == 0 && other.st_dev == mine.st_dev && other.st_ino == mine.st_ino)
+			return;
+	}
+	pt_buf_fmt(out, " PATH=%.*s:$PATH", (int)(slash - exe), exe);
+}
+
 static int tell(struct demo *d, struct pt_err *err)
 {
 	pt_auto_buf token = PT_BUF_INIT(16384);
+	pt_auto_buf path = PT_BUF_INIT(8192);
 	int rc = pt_ctl_token_file(d->path[OWNER_TOKEN], &token, err);
+
+	path_setting(&path);
 
 	if (rc >= 0)
 		rc = pt_ctl_say(err,
 				"\nGateway  %s\nToken    %s\n         in %s\n\nTry next, in another terminal:\n"
-				"  export POSTERN_GATEWAY_URL=%s POSTERN_API_TOKEN_FILE=%s\n"
+				"  export POSTERN_GATEWAY_URL=%s POSTERN_API_TOKEN_FILE=%s%s\n"
 				"  postern ctl operations run --integration packages --wait --sql 'SELECT section, count(*) FROM "
 				"packages GROUP BY 1'\n"
 				"  postern ctl operations list\n"
 				"  postern ctl agents show demo\n",
-				d->url, token.p, d->path[OWNER_TOKEN], d->url, d->path[OWNER_TOKEN]);
+				d->url, token.p, d->path[OWNER_TOKEN], d->url, d->path[OWNER_TOKEN], path.p);
 	explicit_bzero(token.p, token.len);
 	return rc;
 }
