@@ -27,7 +27,7 @@ void pt_spool_stats(struct pt_spool *s, struct pt_spool_stats *ret);
 struct pt_spool_writer;
 int pt_spool_begin(struct pt_spool *s, const char *operation, int64_t attempt, struct pt_spool_writer **ret, struct pt_err *err) PT_MUSTCHECK;
 struct pt_body *pt_spool_body(struct pt_spool_writer *w);
-/* Fills head's body_* members, stores everything and fsyncs.  After 0 the result survives kill -9 and power loss and is handed to
+/* Fills head's body_* members and bytes, stores everything and fsyncs.  After 0 the result survives kill -9 and power loss and is handed to
  * a publisher.  PT_E_LIMIT when the spool is full: the caller may put the same head without a body (pt_spool_abandon_body() first). */
 int pt_spool_commit(struct pt_spool_writer *w, struct pt_result_head *head, struct pt_err *err) PT_MUSTCHECK;
 void pt_spool_abandon_body(struct pt_spool_writer *w);

@@ -23,6 +23,7 @@ struct pt_spool_writer {
 	int fd;
 	uint64_t file;
 	int64_t file_size; /* written and reserved */
+	int64_t plain;     /* bytes of the body before compression */
 	bool committed, broken; /* broken: a write failed, the body is not whole */
 };
 
@@ -113,6 +114,7 @@ static int body_write(struct pt_body *b, const void *data, size_t n, struct pt_e
 
 	if (EVP_DigestUpdate(w->hash, data, n) != 1)
 		return pt_fail(err, PT_E_INTERNAL, "SHA-256 failed");
+	w->plain += (int64_t)n;
 	if (!w->file && w->small.len + n <= SPOOL_INLINE_MAX) {
 		pt_buf_add(&w->small, data, n);
 		return pt_buf_done(&w->small, err);
@@ -180,7 +182,7 @@ void pt_spool_abandon_body(struct pt_spool_writer *w)
 		pthread_mutex_unlock(&s->lock);
 	}
 	w->file = 0;
-	w->file_size = 0;
+	w->file_size = w->plain = 0;
 	w->broken = false;
 	(void)hash_start(w, NULL); /* it worked before, and allocates nothing the second time */
 }
@@ -219,6 +221,7 @@ static int finish_body(struct pt_spool_writer *w, struct pt_result_head *head, s
 			return pt_fail_sys(err, PT_E_IO, "fsync of a result's body");
 	}
 	head->body_size = w->file ? w->file_size : (int64_t)w->small.len;
+	head->bytes = w->plain;
 	if (!head->body_format && !head->body_size)
 		return (rc = set_str(&head->body_encoding, NULL, err)) < 0 ? rc : set_str(&head->body_sha256, NULL, err);
 	copy = EVP_MD_CTX_new(); /* a commit that failed may be tried again */

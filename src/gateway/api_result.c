@@ -20,6 +20,7 @@ struct upload {
 	int64_t got;                   /* body bytes so far */
 	struct pt_blob_writer *blob;
 	char *blob_name;
+	struct pt_verify *verify;
 	char operation[PT_ID_SIZE];
 	int64_t attempt;
 	struct pt_delivery d;
@@ -33,6 +34,7 @@ static void upload_free(void *p)
 	pt_buf_release(&u->head_text);
 	pt_buf_release(&u->body);
 	pt_blob_abort(u->blob);
+	pt_verify_free(u->verify);
 	free(u->blob_name);
 	pt_buf_release(&u->c.out);
 	free(u);
@@ -75,11 +77,13 @@ static int begin(struct pt_http_req *r, void *ctx, struct pt_err *err)
 
 static int body_bytes(struct upload *u, const char *p, size_t n, struct pt_err *err)
 {
-	int rc = PT_OK;
+	int rc;
 
 	if (u->got + (int64_t)n > u->head.body_size)
 		return pt_fail(err, PT_E_INVALID, "the body is longer than body_size = %lld", (long long)u->head.body_size);
 	u->got += (int64_t)n;
+	if ((!u->verify && (rc = pt_verify_begin(&u->head, &u->verify, err)) < 0) || (rc = pt_verify_update(u->verify, p, n, err)) < 0)
+		return rc;
 	if (u->head.body_size <= PT_INLINE_BODY) {
 		pt_buf_add(&u->body, p, n);
 		return pt_buf_done(&u->body, err);
@@ -169,6 +173,8 @@ static void end(struct pt_http_req *r, void *ctx)
 	if (!u->head_done || u->got != u->head.body_size)
 		rc = pt_fail(&err, PT_E_INVALID, "the result ends early: %lld of %lld body bytes", (long long)u->got,
 			     (long long)u->head.body_size);
+	if (rc == 0 && u->verify)
+		rc = pt_verify_end(u->verify, &err);
 	if (rc == 0 && u->blob)
 		rc = pt_blob_commit(u->blob, &u->blob_name, &err);
 	if (rc == 0 && !pt_gateway_enter(g))
@@ -316,8 +322,8 @@ void pt_api_operations_result(struct pt_call *c)
 	}
 	packed = rc == 0 && h.body_size && h.body_encoding && strcmp(h.body_encoding, "zstd") == 0;
 	as_stored = !packed || takes_zstd(pt_http_header(c->req, "Accept-Encoding"));
-	if (rc == 0 && !as_stored && !(d->zstd = ZSTD_createDStream()))
-		rc = pt_fail_oom(&err);
+	if (rc == 0 && !as_stored)
+		rc = pt_zstd_reader(&d->zstd, &err);
 	if (rc < 0) {
 		if (d)
 			download_free(d);

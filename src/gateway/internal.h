@@ -15,6 +15,7 @@ enum {
 	PT_WAIT_HOLDING_MS = 25000,  /* … of an instance that holds leases: well within the lease */
 	PT_REDELIVER_MS = 2000,      /* a lease not acknowledged for so long is sent again */
 	PT_STOP_GRACE_MS = 120000,   /* told to stop and still holding it after so long: its lease is not renewed */
+	PT_ZSTD_WINDOW_LOG = 21,     /* largest zstd window taken (2 MiB): memory of one reader */
 	PT_INLINE_BODY = 32 * 1024,  /* results up to this size live in the database, larger ones in files */
 };
 
@@ -234,4 +235,13 @@ void pt_blob_abort(struct pt_blob_writer *w); /* also frees after a commit; NULL
 int pt_blob_open(struct pt_gateway *g, const char *name, int *ret_fd, struct pt_err *err) PT_MUSTCHECK;
 void pt_blob_remove(struct pt_gateway *g, const char *name);
 int pt_blob_sweep(struct pt_gateway *g, struct pt_err *err) PT_MUSTCHECK; /* at start: remove files that no result names */
+
+/* --- verify.c: is a body what its head says (size, SHA-256, whole zstd frames)? --- */
+struct pt_verify;
+struct ZSTD_DCtx_s;
+int pt_verify_begin(const struct pt_result_head *head, struct pt_verify **ret, struct pt_err *err) PT_MUSTCHECK; /* head outlives it */
+int pt_verify_update(struct pt_verify *v, const void *p, size_t n, struct pt_err *err) PT_MUSTCHECK;
+int pt_verify_end(struct pt_verify *v, struct pt_err *err) PT_MUSTCHECK;
+void pt_verify_free(struct pt_verify *v); /* NULL is fine */
+int pt_zstd_reader(struct ZSTD_DCtx_s **ret, struct pt_err *err) PT_MUSTCHECK; /* caller: ZSTD_freeDStream() */
 #endif
