@@ -1,12 +1,12 @@
-"""What the tests of `query` share: one gateway, one agent beside one PostgreSQL of their own, integration "pg" between them."""
+"""What the tests of `query` share: one gateway, one agent beside one PostgreSQL, integration "pg" between them."""
 
 
 class DataPath:
-    def __init__(self, stack, *flags, env=None):
+    def __init__(self, stack, *flags, env=None, pg=None):
         self.stack = stack
         self.gw = stack.gateway(*flags)
         self.agent = stack.agent(self.gw, *flags, env=env)
-        self.pg = stack.postgres(name="data")
+        self.pg = pg or stack.postgres(name="data")
         self.gw.integration("pg", self.agent.key, "postgres", self.pg.connect_args())
 
     def submit(self, sql, params=None, integration="pg", mode=None, **fields):
