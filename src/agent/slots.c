@@ -111,6 +111,20 @@ static const char *status_of(const struct pt_attempt *a, const struct pt_err *er
 	return "failed";
 }
 
+/* Which of the two limits it was: the token knows only the earlier one. */
+static void name_limit(const struct pt_attempt *a, const char *status, struct pt_err *err)
+{
+	if (err->code != PT_E_DEADLINE)
+		return;
+	if (strcmp(status, "expired") == 0) {
+		(void)pt_fail(err, PT_E_DEADLINE, "the operation's deadline passed while attempt %lld ran", (long long)a->key.attempt);
+		(void)pt_hint(err, "submit it with a later deadline_s");
+	} else {
+		(void)pt_fail(err, PT_E_DEADLINE, "the time limit of %lld ms has passed", (long long)a->lease.limits.timeout_ms);
+		(void)pt_hint(err, "give it more time (limits.timeout_ms), or ask for less");
+	}
+}
+
 static int set_status(struct pt_result_head *h, const char *status, const struct pt_err *why, struct pt_err *err)
 {
 	h->status = strdup(status);
@@ -184,6 +198,7 @@ static void execute(struct pt_attempt *a, struct pt_spool_writer *w, struct pt_r
 	struct pt_op_run run = { .lease = &a->lease, .cancel = &a->cancel, .agent = &a->agent->view, .body = pt_spool_body(w),
 				 .head = head, .rows = &a->rows, .bytes = &a->bytes };
 	struct pt_err err = { 0 }, e = { 0 };
+	const char *status;
 	int rc = pt_cancel_check(&a->cancel, &err);
 
 	if (rc == 0)
@@ -197,7 +212,9 @@ static void execute(struct pt_attempt *a, struct pt_spool_writer *w, struct pt_r
 	if (rc == 0)
 		return;
 	pt_spool_abandon_body(w);
-	if (head_failed(a, head, status_of(a, &err), &err, &e) < 0) /* out of memory: pt_spool_commit() refuses, store() tries again */
+	status = status_of(a, &err);
+	name_limit(a, status, &err);
+	if (head_failed(a, head, status, &err, &e) < 0) /* out of memory: pt_spool_commit() refuses, store() tries again */
 		pt_log_err(PT_LOG_ERROR, "no memory for a result", &e);
 }
 

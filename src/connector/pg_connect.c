@@ -129,8 +129,14 @@ static int text_arg(struct params *p, const struct arg *a, const json_t *v, stru
 		return pt_fail(err, PT_E_INVALID, "%s: holds a NUL character", a->name);
 	for (const char *const *w = a->values; w && *w; w++)
 		known |= strcmp(*w, s) == 0;
-	if (!known)
-		return pt_fail(err, PT_E_INVALID, "%s: '%.40s' is not a known value", a->name, s);
+	if (!known) { /* the value is not quoted: who mixes arguments up has a secret here */
+		pt_auto_buf b = PT_BUF_INIT(200);
+
+		for (const char *const *w = a->values; *w; w++)
+			pt_buf_fmt(&b, "%s%s", w == a->values ? "" : ", ", *w);
+		(void)pt_fail(err, PT_E_INVALID, "%s: not a known value", a->name);
+		return pt_hint(err, "one of %s", b.p);
+	}
 	put(p, a->keyword, s);
 	return PT_OK;
 }

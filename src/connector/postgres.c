@@ -33,7 +33,8 @@ static int lost(struct pg_conn *c, const char *why, struct pt_err *err)
 	size_t n = strcspn(text, "\n");
 
 	c->broken = true;
-	return pt_fail(err, PT_E_CONNECTION_LOST, "%.*s", n ? (int)n : 40, n ? text : "the connection to the server is gone");
+	(void)pt_fail(err, PT_E_CONNECTION_LOST, "the connection to the server was lost%s%.*s", n ? ": " : "", (int)n, text);
+	return pt_hint(err, "look at the server's log: was it stopped, or does something on the way cut idle connections?");
 }
 
 /* Until a result can be taken without blocking. */

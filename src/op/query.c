@@ -138,7 +138,7 @@ static int query_run(struct pt_op_run *run, const void *input, struct pt_err *er
 	if (rc < 0)
 		return rc;
 	rc = type->open(&conn, args, run->cancel, err);
-	json_decref(args);
+	pt_credential_release(args);
 	return rc < 0 ? rc : run_statement(run, conn, input, err);
 }
 

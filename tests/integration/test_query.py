@@ -15,34 +15,16 @@ import time
 import psycopg2.extensions
 import pytest
 
+from data_path import DataPath
 from harness import clean_env, peak_rss, reset_peak_rss
 from product import BIN, sanitized
 
 LIMIT_RSS = 64 << 20
 
 
-class Env:
-    def __init__(self, stack):
-        self.stack = stack
-        self.gw = stack.gateway()
-        self.agent = stack.agent(self.gw)
-        self.pg = stack.postgres(name="data")
-        self.gw.integration("pg", self.agent.key, "postgres", self.pg.connect_args())
-
-    def query(self, sql, params=None, integration="pg", mode=None, **fields):
-        given = {"sql": sql, "params": params, "mode": mode}
-        return self.gw.run("query", {k: v for k, v in given.items() if v is not None}, integration=integration, **fields)
-
-    def rows(self, sql, params=None, **kw):
-        op = self.query(sql, params, **kw)
-        assert op["state"] == "succeeded", op
-        assert op["result"]["rows"] == len(rows := self.gw.rows(op))
-        return rows
-
-
 @pytest.fixture(scope="module")
 def env(module_stack):
-    return Env(module_stack)
+    return DataPath(module_stack)
 
 
 # --- what PostgreSQL's text says, in the JSON form of docs/types.md
