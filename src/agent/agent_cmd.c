@@ -96,7 +96,7 @@ static int agent_main(const struct pt_command *cmd, int argc, char **argv, struc
 	pt_auto(pt_closep) int fd = -1;
 	struct signals s = { .fd = -1 };
 	sigset_t set;
-	int rc = pt_opt_parse(NULL, cmd, argc, argv, &conf, err);
+	int rc = pt_opt_parse(pt_opt_root, cmd, argc, argv, &conf, err);
 
 	if (rc != 0)
 		return rc < 0 ? rc : PT_OK;

@@ -132,6 +132,7 @@ static void only_spooled(struct pt_list *holding)
 static int request(struct pt_agent *a, int at, struct pt_exchange_request *q, struct pt_err *err)
 {
 	bool fresh;
+	bool up = a->link.state == PT_LINK_UP; /* this thread alone changes it */
 	int rc = pt_slots_report(a, &q->holding, &q->released, &q->slots, &fresh, err);
 
 	memcpy(q->instance, a->instance, sizeof(q->instance));
@@ -141,7 +142,8 @@ static int request(struct pt_agent *a, int at, struct pt_exchange_request *q, st
 	q->goodbye = at >= 2;
 	if (q->goodbye)
 		only_spooled(&q->holding); /* what runs ends with this process, and is given back by not being listed */
-	q->wait_ms = at >= 2 ? 0 : fresh ? WAIT_FRESH_MS : q->holding.n ? WAIT_BUSY_MS : WAIT_IDLE_MS;
+	/* Until the link is up an answer is wanted at once, since only that tells that it is. */
+	q->wait_ms = at >= 2 || !up ? 0 : fresh ? WAIT_FRESH_MS : q->holding.n ? WAIT_BUSY_MS : WAIT_IDLE_MS;
 	if (!q->version || !q->hostname)
 		return pt_fail_oom(err);
 	for (const struct pt_op_type *const *t = pt_op_types(); rc == 0 && *t; t++) {
@@ -272,7 +274,7 @@ static int exchange(struct pt_agent *a, struct pt_http_client *client, int at, b
 	if (rc == 0) {
 		pt_slots_told(a, &q.released);
 		note(a, &r);
-		*ret_news = apply(a, &r) || a->counts.leases != leases || q.released.n;
+		*ret_news = apply(a, &r) || a->counts.leases != leases || q.released.n || !q.wait_ms;
 	}
 	pt_shape_release(&pt_exchange_request_shape, &q);
 	pt_shape_release(&pt_exchange_response_shape, &r);
