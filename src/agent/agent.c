@@ -83,12 +83,13 @@ static int check_conf(struct pt_agent *a, struct pt_err *err)
 	struct pt_guard guard = { 0 };
 	int rc = check_url(a, err);
 
-	if (rc == 0)
-		rc = pt_guard_init(&guard, c->blocked_cidrs, c->allowed_cidrs, err);
-	if (rc == 0)
-		pt_guard_release(&guard);
-	if (rc == 0)
-		rc = pt_keys_open(&a->keys, c->token_file, err);
+	if (rc < 0)
+		return rc;
+	rc = pt_guard_init(&guard, c->blocked_cidrs, c->allowed_cidrs, err);
+	if (rc < 0)
+		return *err->hint ? rc : pt_hint(err, "write ranges as 10.0.0.0/8,192.168.1.7,fd00::/8");
+	pt_guard_release(&guard);
+	rc = pt_keys_open(&a->keys, c->token_file, err);
 	if (gethostname(a->hostname, sizeof(a->hostname) - 1) < 0)
 		a->hostname[0] = '\0';
 	a->http = (struct pt_http_client_conf){ .ca = c->ca_file && *c->ca_file ? c->ca_file : NULL, .https_proxy = c->https_proxy,

@@ -71,6 +71,7 @@ struct pt_link {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;      /* interrupts the pause between tries (monotonic clock) */
 	struct pt_cancel *call;   /* of the exchange under way, NULL = none */
+	unsigned key_generation;  /* of the newest exchange; the link's thread only */
 	bool nudged;              /* end the exchange under way and begin another */
 	int phase;                /* 0 normal, 1 draining, 2 say goodbye and end, 3 end */
 	/* Under the lock, for readiness and health: */

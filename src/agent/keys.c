@@ -63,6 +63,7 @@ static int load(const char *path, struct pt_key *ret, struct stat *st, struct pt
 	}
 	json_decref(j);
 	explicit_bzero(b.p, b.len);
+	key.generation = ret->generation + 1;
 	if (rc == 0)
 		*ret = key;
 	explicit_bzero(&key, sizeof(key));
@@ -110,4 +111,13 @@ void pt_keys_get(struct pt_keys *k, struct pt_key *ret)
 	}
 	*ret = k->key;
 	pthread_mutex_unlock(&k->lock);
+}
+
+bool pt_keys_changed(struct pt_keys *k, unsigned generation)
+{
+	struct pt_key key;
+
+	pt_keys_get(k, &key);
+	explicit_bzero(key.secret, sizeof(key.secret));
+	return key.generation != generation;
 }

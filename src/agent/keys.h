@@ -8,6 +8,7 @@
 
 struct pt_key {
 	char id[128], secret[512];
+	unsigned generation; /* counts the keys that the file has had */
 };
 struct pt_keys {
 	pthread_mutex_t lock;
@@ -21,4 +22,6 @@ int pt_keys_open(struct pt_keys *k, const char *path, struct pt_err *err) PT_MUS
 void pt_keys_close(struct pt_keys *k);
 /* Today's key.  A file that cannot be used any more leaves the old one in place, with a warning in the log.  Caller clears *ret. */
 void pt_keys_get(struct pt_keys *k, struct pt_key *ret);
+/* Has the file another key than that of this generation? */
+bool pt_keys_changed(struct pt_keys *k, unsigned generation);
 #endif

@@ -13,6 +13,7 @@ enum {
 	GRACE_MS = 15000,      /* an answer may come so much later than the time that we let the gateway wait */
 	ANSWER_MAX = 64 << 20,
 	REFUSED_MS = 30000,    /* between tries with a key that is refused */
+	KEY_LOOK_MS = 1000,    /* … unless the token file has got another one */
 	LOOP_MS = 1000,        /* answers that tell nothing new come at most so often */
 	SKEW_WARN_MS = 60000,
 	GOODBYE_MS = 3000, GOODBYE_DOWN_MS = 1000, /* with the link up, and down */
@@ -48,7 +49,7 @@ static void set_state(struct pt_agent *a, enum pt_link_state state, const struct
 		pt_info("link is up", "gateway", a->base_url, "agent", l->agent_name);
 		pt_spool_wake(a->spool);
 	} else if (state == PT_LINK_REFUSED) {
-		pt_log_err(PT_LOG_ERROR, "the gateway refuses the agent's key; it keeps what it has and tries again every 30 s", &e);
+		pt_log_err(PT_LOG_ERROR, "the gateway refuses the agent's key; it keeps what it has and tries again every 30 s, and when the token file changes", &e);
 	} else {
 		pt_log_err(PT_LOG_WARN, "link is down; the agent keeps trying", &e);
 	}
@@ -99,6 +100,15 @@ static void pause_ms(struct pt_link *l, int64_t ms, int seen)
 	while (l->phase == seen && pt_mono_ms() < until)
 		pt_cond_wait_until(&l->wake, &l->lock, until);
 	pthread_mutex_unlock(&l->lock);
+}
+
+/* A refused key is tried again after ms, or when the token file has another one. */
+static void wait_for_key(struct pt_agent *a, int64_t ms, int seen)
+{
+	int64_t until = pt_mono_ms() + ms;
+
+	while (pt_mono_ms() < until && phase(&a->link) == seen && !pt_keys_changed(&a->keys, a->link.key_generation))
+		pause_ms(&a->link, KEY_LOOK_MS, seen);
 }
 
 int pt_link_url(struct pt_agent *a, const char *path, struct pt_buf *url, struct pt_err *err)
@@ -180,6 +190,7 @@ static int call(struct pt_agent *a, struct pt_http_client *client, const char *b
 	pthread_mutex_lock(&l->lock);
 	l->call = NULL;
 	pthread_mutex_unlock(&l->lock);
+	l->key_generation = key.generation;
 	explicit_bzero(&key, sizeof(key));
 	pt_cancel_release(&cancel);
 	return rc;
@@ -268,7 +279,7 @@ static int exchange(struct pt_agent *a, struct pt_http_client *client, int at, b
 	if (rc == 0) {
 		pt_slots_told(a, &q.released);
 		*ret_news = note(a, &r);
-		*ret_news |= apply(a, &r) || a->counts.leases != leases || q.released.n;
+		*ret_news |= apply(a, &r) || a->counts.leases != leases || q.released.n || !q.wait_ms;
 	}
 	pt_shape_release(&pt_exchange_request_shape, &q);
 	pt_shape_release(&pt_exchange_response_shape, &r);
@@ -298,8 +309,8 @@ static void *link_thread(void *arg)
 	for (;;) {
 		int at = next_phase(l);
 		struct pt_err err = { 0 };
-		int64_t retry_ms = -1, began = pt_mono_ms();
-		bool news = true, first = a->link.state != PT_LINK_UP; /* only this thread writes it */
+		int64_t retry_ms = -1, began = pt_mono_ms(), wait;
+		bool news = true;
 		int rc = 0;
 
 		pt_beat_tick(&l->beat);
@@ -316,14 +327,19 @@ static void *link_thread(void *arg)
 			int64_t early = LOOP_MS - (pt_mono_ms() - began);
 
 			pt_backoff_ok(&backoff);
-			if (!news && !first && early > 0)
+			if (!news && early > 0)
 				pause_ms(l, early, at);
 			continue;
 		}
 		pt_http_client_free(client); /* a fresh connection after any failure */
 		client = NULL;
-		if (rc != PT_E_CANCELLED)
-			pause_ms(l, failed(a, &backoff, retry_ms, &err), at);
+		if (rc == PT_E_CANCELLED || (rc == PT_E_UNAUTHENTICATED && pt_keys_changed(&a->keys, l->key_generation)))
+			continue; /* to tell what is new, or with the new key */
+		wait = failed(a, &backoff, retry_ms, &err);
+		if (rc == PT_E_UNAUTHENTICATED)
+			wait_for_key(a, wait, at);
+		else
+			pause_ms(l, wait, at);
 	}
 	pt_beat_within(&l->beat, INT32_MAX);
 	return NULL;

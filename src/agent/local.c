@@ -238,7 +238,7 @@ int pt_local_start(struct pt_agent *a, struct pt_err *err)
 	rc = pt_http_server_start(&server, &conf, err);
 	l->server = server;
 	if (rc < 0) {
-		rc = pt_err_wrap(err, rc, "local endpoints on '%s'", a->conf->listen);
+		rc = pt_err_wrap(err, rc, "local endpoints (--listen %s)", a->conf->listen);
 		if (!*err->hint)
 			(void)pt_hint(err, "set --listen to a free address, or to \"\" to go without");
 		return rc;

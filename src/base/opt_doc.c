@@ -148,6 +148,30 @@ static bool has_positional(const struct pt_command *cmd)
 	return false;
 }
 
+/* Running text is wrapped; lines that begin with a space (examples) and empty ones stay as they are. */
+static void paragraphs(struct pt_buf *out, const char *text)
+{
+	while (*text) {
+		pt_auto_buf part = PT_BUF_INIT(64 * 1024);
+
+		for (; *text && *text != '\n' && *text != ' '; text += *text == '\n') {
+			size_t n = strcspn(text, "\n");
+
+			pt_buf_add(&part, text, n);
+			pt_buf_chr(&part, ' ');
+			text += n;
+		}
+		if (part.len) {
+			wrapped(out, part.p, 0, 0);
+			continue;
+		}
+		pt_buf_add(out, text, strcspn(text, "\n"));
+		pt_buf_chr(out, '\n');
+		text += strcspn(text, "\n");
+		text += *text == '\n';
+	}
+}
+
 void pt_opt_help(const struct pt_command *cmd, struct pt_buf *out)
 {
 	size_t left = left_width(cmd->opts, cmd->n_opts);
@@ -181,8 +205,10 @@ void pt_opt_help(const struct pt_command *cmd, struct pt_buf *out)
 	pt_buf_str(out, "\nOptions:\n");
 	help_rows(cmd->opts, cmd->n_opts, false, left, out);
 	help_rows(std_opts, PT_COUNT(std_opts), false, left, out);
-	if (cmd->text)
-		pt_buf_fmt(out, "\n%s%s", cmd->text, cmd->text[0] && cmd->text[strlen(cmd->text) - 1] == '\n' ? "" : "\n");
+	if (cmd->text) {
+		pt_buf_chr(out, '\n');
+		paragraphs(out, cmd->text);
+	}
 }
 
 /* --- the manual page --- */

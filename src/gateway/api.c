@@ -62,7 +62,7 @@ static int bad_credentials(struct pt_gateway *g, struct pt_err *err)
 {
 	g->m.auth_failed++;
 	(void)pt_fail(err, PT_E_UNAUTHENTICATED, "the credentials are wrong, expired or revoked");
-	return PT_E_UNAUTHENTICATED;
+	return pt_hint(err, "`postern ctl keys create` makes a new key of an agent, `postern ctl tokens create` a token");
 }
 
 static int auth_token(struct pt_gateway *g, struct pt_tx *tx, const char *token, struct pt_caller *who, struct pt_err *err)

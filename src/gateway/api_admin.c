@@ -487,6 +487,7 @@ int pt_api_keys_delete(struct pt_call *c, struct pt_tx *tx, struct pt_err *err)
 	if (rc < 0)
 		return rc;
 	view_key(&k, NULL, &c->out);
+	pt_presence_poke_agent(c->g, k.agent); /* an exchange that waits with this key ends */
 	return pt_tx_remove(tx, &pt_keys, &k, err);
 }
 

@@ -297,6 +297,7 @@ int pt_exchange_run(struct pt_exchange *x, struct pt_tx *tx, struct pt_err *err)
 	struct pt_call *c = x->c;
 	struct pt_gateway *g = c->g;
 	pt_auto_rec(agent) agent = { 0 };
+	pt_auto_rec(key) key = { 0 };
 	bool tell_now = false, left = pt_presence_left(g, x);
 	int64_t free_slots = 0, longest;
 	size_t n_leases = 0;
@@ -307,6 +308,11 @@ int pt_exchange_run(struct pt_exchange *x, struct pt_tx *tx, struct pt_err *err)
 	rc = pt_tx_get(tx, &pt_agents, &agent, err);
 	if (rc == PT_E_NOT_FOUND)
 		return pt_fail(err, PT_E_UNAUTHENTICATED, "the agent of this key was deleted");
+	pt_id_copy(key.id, c->who.key);
+	if (rc == 0 && (rc = pt_tx_get(tx, &pt_keys, &key, err)) == PT_E_NOT_FOUND) {
+		(void)pt_fail(err, PT_E_UNAUTHENTICATED, "the agent's key %s was revoked", c->who.key); /* while the exchange waited */
+		return pt_hint(err, "`postern ctl keys create` makes a new one");
+	}
 	if (rc < 0 || (rc = pt_presence_seen(g, x, agent.enabled, &tell_now, err)) < 0)
 		return rc;
 	x->a.enabled = agent.enabled;

@@ -517,6 +517,13 @@ static int explain(struct run *run, CURLcode rc, const struct pt_url *u, struct 
 	}
 	if (code == PT_E_PROXY || (code == PT_E_CONNECT && names_proxy(run)))
 		return proxy_fail(err, run->proxy, 0, text);
+	if (code == PT_E_CONNECTION_LOST && run->call->proxied && strcmp(u->scheme, "http") == 0) {
+		/* A proxy that closes before it has read the body (tinyproxy): of its answer some may come, or nothing. */
+		if (run->call->status == 401 || run->call->status == 407)
+			return proxy_fail(err, run->proxy, run->call->status, text);
+		pt_fail(err, PT_E_PROXY, "the proxy closed the connection before its answer was complete: %s", text);
+		return pt_hint(err, "if the proxy wants a login, check user:password in HTTP_PROXY (http://user:password@host:port)");
+	}
 	if (code == PT_E_TLS)
 		return pt_trust_fail(&run->c->trust, u->host, text, err);
 	pt_fail(err, code, "%s:%u: %s", u->host, u->port, text);

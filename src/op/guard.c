@@ -155,9 +155,9 @@ int pt_guard_address(void *guard, const void *sa, struct pt_err *err)
 		return pt_fail(err, PT_E_BLOCKED, "addresses of family %d are not connected to", a->sa_family);
 	pt_address_text(a, text);
 	why = why_blocked(g, a);
-	if (!why && a->sa_family == AF_INET6 && carried(sa, &v4)) {
+	if (a->sa_family == AF_INET6 && carried(sa, &v4)) {
 		a = (const struct sockaddr *)&v4;
-		why = why_blocked(g, a);
+		why = why ? why : why_blocked(g, a);
 	}
 	if (!why)
 		return PT_OK;

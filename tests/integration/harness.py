@@ -67,6 +67,23 @@ def reset_peak_rss(pid):
     pathlib.Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
+@contextlib.contextmanager
+def frozen(pid, thread):
+    """Hold the thread of that name (ptrace): while the block runs it does not move, and the rest of the process does."""
+    def ptrace(request):
+        assert libc.ptrace(ctypes.c_long(request), ctypes.c_long(tid), None, None) == 0, os.strerror(ctypes.get_errno())
+
+    seize, interrupt, detach, clone = 0x4206, 0x4207, 17, 0x40000000  # <sys/ptrace.h>, __WALL
+    tid = next(int(t.name) for t in pathlib.Path(f"/proc/{pid}/task").iterdir() if (t / "comm").read_text().strip() == thread)
+    ptrace(seize)
+    ptrace(interrupt)
+    os.waitpid(tid, clone)
+    try:
+        yield
+    finally:
+        ptrace(detach)
+
+
 # --- HTTP client: one request per connection, no environment, no redirects
 
 class Response:
@@ -265,13 +282,14 @@ class CA:
         run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
             f"/CN={name}", "-keyout", self.key, "-out", self.cert, "-addext", "keyUsage=critical,keyCertSign,cRLSign")
 
-    def issue(self, name, sans="DNS:localhost,IP:127.0.0.1"):
+    def issue(self, name, sans="DNS:localhost,IP:127.0.0.1", days=2):
+        """days=-1 makes one that expired yesterday."""
         cert, key, csr = (self.home / f"{name}.{x}" for x in ("pem", "key", "csr"))
         ext = self.home / f"{name}.ext"
         ext.write_text(f"subjectAltName={sans}\nextendedKeyUsage=serverAuth,clientAuth\nbasicConstraints=CA:FALSE\n")
         run("openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",
             "-keyout", key, "-out", csr)
-        run("openssl", "x509", "-req", "-in", csr, "-CA", self.cert, "-CAkey", self.key, "-CAcreateserial", "-days", "2",
+        run("openssl", "x509", "-req", "-in", csr, "-CA", self.cert, "-CAkey", self.key, "-CAcreateserial", "-days", days,
             "-extfile", ext, "-out", cert)
         return cert, key
 

@@ -157,7 +157,7 @@ class Agent(Process):
         self.port = port
         argv = [BIN, "agent", "--gateway-url", self.gateway_url, "--token-file", self.key.file, "--listen", f"127.0.0.1:{port}",
                 "--spool-dir", self.home / "spool", "--credential-dirs", self.stack.credentials]
-        if self.gateway.tls and "--ca-file" not in self.flags:
+        if self.gateway.tls and "--ca-file" not in self.flags and "POSTERN_CA_FILE" not in self._env:
             argv += ["--ca-file", self.stack.ca.cert]
         Process.__init__(self, [*argv, *self.flags], self.home, self._name, env=clean_env(HOME=self.home, **self._env))
         self.until(self.live, 20, "GET /livez answers 200")
