@@ -102,12 +102,22 @@ static void pause_ms(struct pt_link *l, int64_t ms, int seen)
 	pthread_mutex_unlock(&l->lock);
 }
 
+static bool still_at(struct pt_link *l, int seen)
+{
+	bool same;
+
+	pthread_mutex_lock(&l->lock);
+	same = l->phase == seen;
+	pthread_mutex_unlock(&l->lock);
+	return same;
+}
+
 /* A refused key is tried again after ms, or when the token file has another one. */
 static void wait_for_key(struct pt_agent *a, int64_t ms, int seen)
 {
 	int64_t until = pt_mono_ms() + ms;
 
-	while (pt_mono_ms() < until && phase(&a->link) == seen && !pt_keys_changed(&a->keys, a->link.key_generation))
+	while (pt_mono_ms() < until && still_at(&a->link, seen) && !pt_keys_changed(&a->keys, a->link.key_generation))
 		pause_ms(&a->link, KEY_LOOK_MS, seen);
 }
 
