@@ -12,7 +12,7 @@ enum { RETENTION_MS = 3600000 };
 
 static _Atomic int64_t clock_ms = 1000;
 static struct pt_gateway g;
-static char agent_id[PT_ID_SIZE], account_id[PT_ID_SIZE], instances[2][PT_ID_SIZE];
+static char agent_id[PT_ID_SIZE], key_id[PT_ID_SIZE], account_id[PT_ID_SIZE], instances[2][PT_ID_SIZE];
 
 static int64_t now_ms(bool mono)
 {
@@ -44,6 +44,7 @@ static void setup(void)
 {
 	struct pt_err err = { 0 };
 	struct pt_rec_agent a = { .name = (char *)(uintptr_t) "warehouse", .kind = (char *)(uintptr_t) "generic", .enabled = true };
+	struct pt_rec_key k = { .hash = (char *)(uintptr_t) "none" };
 	static char dir[] = "/tmp/pt-lifecycle-XXXXXX";
 	struct pt_tx *tx;
 
@@ -59,6 +60,10 @@ static void setup(void)
 	pt_id_copy(a.account, account_id);
 	tx = begin(true);
 	pt_assert(pt_tx_insert(tx, &pt_agents, &a, &err) == 0);
+	pt_id_new(k.id, "key");
+	pt_id_copy(key_id, k.id);
+	pt_id_copy(k.agent, agent_id);
+	pt_assert(pt_tx_insert(tx, &pt_keys, &k, &err) == 0);
 	finish(tx, 0);
 }
 
@@ -175,6 +180,7 @@ static int exchange(const char *id, int instance, struct said *s)
 	int rc;
 
 	pt_id_copy(c.who.agent, agent_id);
+	pt_id_copy(c.who.key, key_id);
 	pt_id_copy(q.instance, instances[instance]);
 	pt_id_copy(h.operation, id);
 	pt_id_copy(r.operation, id);
