@@ -5,7 +5,9 @@
  * do not wake us, and holding again costs no system call.
  *
  * Too slow: MHD's timeout starts again with every byte, so a client that trickles could stay for ever.  Requests, and new
- * connections before their first request, have a limit from start to end: 408 and close. */
+ * connections before their first request, have a limit from start to end: 408 and close.
+ *
+ * Ended: see ended_unnoticed(). */
 #include "net/http_server_priv.h"
 #include "base/clock.h"
 #include <linux/tcp.h>
@@ -36,6 +38,23 @@ static void cut(struct pt_http_req *r, bool say)
 	(void)shutdown(r->fd, SHUT_RDWR); /* MHD reads the end and closes */
 }
 
+/* MHD takes a read that is shorter than its buffer for the last one until the kernel tells of more; when the end of the stream came
+ * together with those bytes it is never told of it.  So look ourselves: the client has ended, all it sent is read, and
+ * for a while nobody has moved on from there. */
+static bool ended_unnoticed(struct pt_http_req *r, int phase, int64_t now)
+{
+	char c;
+
+	if ((phase != PT_PH_FRESH && phase != PT_PH_IDLE && phase != PT_PH_RECV) ||
+	    recv(r->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) != 0) {
+		r->ended_ms = 0;
+		return false;
+	}
+	if (!r->ended_ms)
+		r->ended_ms = now;
+	return now - r->ended_ms >= PT_HTTP_ENDED_MS;
+}
+
 static void check_time(struct pt_http_req *r, int64_t now)
 {
 	const struct pt_http_server_conf *c = &r->s->conf;
@@ -45,6 +64,10 @@ static void check_time(struct pt_http_req *r, int64_t now)
 		       : phase == PT_PH_IDLE ? (int64_t)c->idle_timeout_s * 1000
 					     : (int64_t)c->body_timeout_s * 1000;
 
+	if (ended_unnoticed(r, phase, now) && pt_http_phase_move(r, phase, PT_PH_CUT)) {
+		cut(r, false);
+		return;
+	}
 	if (phase == PT_PH_BUSY || phase == PT_PH_CUT || !most || age < most || !pt_http_phase_move(r, phase, PT_PH_CUT))
 		return;
 	/* Before the request line a TLS session may still be in its handshake: no words then. */
