@@ -117,7 +117,8 @@ static void name_limit(const struct pt_attempt *a, const char *status, struct pt
 	if (err->code != PT_E_DEADLINE)
 		return;
 	if (strcmp(status, "expired") == 0) {
-		(void)pt_fail(err, PT_E_DEADLINE, "the operation's deadline passed while attempt %lld ran", (long long)a->key.attempt);
+		(void)pt_fail(err, PT_E_DEADLINE, "the operation's deadline passed while attempt %lld ran",
+			      (long long)a->key.attempt);
 		(void)pt_hint(err, "submit it with a later deadline_s");
 	} else {
 		(void)pt_fail(err, PT_E_DEADLINE, "the time limit of %lld ms has passed", (long long)a->lease.limits.timeout_ms);

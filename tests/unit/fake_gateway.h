@@ -135,9 +135,13 @@ static inline void fake_exchange(struct pt_http_req *r, void *ctx)
 	f->saw_goodbye |= q.goodbye;
 	for (size_t i = 0; i < q.released.n; i++) {
 		struct pt_attempt_ref *ref = (struct pt_attempt_ref *)q.released.items + i;
+		char text[80];
 		size_t len = strlen(f->released);
 
-		snprintf(f->released + len, sizeof(f->released) - len, "%s:%lld ", ref->operation, (long long)ref->attempt);
+		/* Once each: what an exchange said that was ended before its answer is said again. */
+		snprintf(text, sizeof(text), "%s:%lld ", ref->operation, (long long)ref->attempt);
+		if (!strstr(f->released, text))
+			snprintf(f->released + len, sizeof(f->released) - len, "%s", text);
 	}
 	old = f->held;
 	f->held = NULL;
