@@ -92,9 +92,11 @@ static int check_conf(struct pt_agent *a, struct pt_err *err)
 	rc = pt_keys_open(&a->keys, c->token_file, err);
 	if (gethostname(a->hostname, sizeof(a->hostname) - 1) < 0)
 		a->hostname[0] = '\0';
-	a->http = (struct pt_http_client_conf){ .ca = c->ca_file && *c->ca_file ? c->ca_file : NULL, .https_proxy = c->https_proxy,
-						.http_proxy = c->http_proxy, .no_proxy = c->no_proxy,
-						.user_agent = "postern-agent/" PT_VERSION };
+	a->http = (struct pt_http_client_conf){ .ca = c->ca_file && *c->ca_file ? c->ca_file : NULL,
+						 .https_proxy = c->https_proxy,
+						 .http_proxy = c->http_proxy,
+						 .no_proxy = c->no_proxy,
+						 .user_agent = "postern-agent/" PT_VERSION };
 	a->credential.dirs = c->credential_dirs;
 	a->view = (struct pt_agent_view){ .arg = a, .health = pt_report_health, .metrics = pt_report_metrics, .http = &a->http,
 					  .credential = &a->credential, .blocked_cidrs = c->blocked_cidrs,
@@ -149,8 +151,8 @@ int pt_agent_start(struct pt_agent **ret, const struct pt_agent_conf *conf, stru
 		return rc;
 	}
 	pt_spool_stats(a->spool, &st);
-	pt_info("agent started", "version", PT_VERSION, "instance", a->instance, "gateway", a->base_url, "slots", pt_num(conf->slots),
-		"results_waiting", st.entries ? pt_num(st.entries) : NULL);
+	pt_info("agent started", "version", PT_VERSION, "instance", a->instance, "gateway", a->base_url, "slots",
+		pt_num(conf->slots), "results_waiting", st.entries ? pt_num(st.entries) : NULL);
 	*ret = a;
 	return PT_OK;
 }
@@ -196,14 +198,16 @@ static void drain(struct pt_agent *a)
 	if (!a->stop) /* ordered by the gateway: as long as it takes, until somebody here wants it quicker */
 		(void)pt_slots_wait(a, 0, INT64_MAX / 2);
 	if (!pt_slots_wait(a, 1, pt_mono_ms() + total * 60 / 100)) {
-		pt_warn("operations are cancelled and given back, because the agent has to stop", "operations", pt_num(pt_slots_busy(a)));
+		pt_warn("operations are cancelled and given back, because the agent has to stop", "operations",
+			pt_num(pt_slots_busy(a)));
 		pt_slots_cancel_all(a);
 		(void)pt_slots_wait(a, 1, pt_mono_ms() + total * 15 / 100);
 	}
 	pt_spool_wake(a->spool);
 	if (!pt_spool_wait_empty(a->spool, flush > 2 * GOODBYE_SHARE_MS ? flush - GOODBYE_SHARE_MS : flush / 2)) {
 		pt_spool_stats(a->spool, &st);
-		pt_warn("results stay in the spool for the next start", "results", pt_num(st.entries), "folder", a->conf->spool_dir);
+		pt_warn("results stay in the spool for the next start", "results", pt_num(st.entries), "folder",
+			a->conf->spool_dir);
 	}
 }
 

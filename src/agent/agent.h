@@ -1,7 +1,7 @@
 /* The agent: leases operations from a gateway, runs them, and returns their results through the spool.
  *
- * Threads: one for the link (link.c), one for each publisher (publisher.c), up to slots threads of the executor (slots.c), one of the local
- * HTTP server, and the caller of pt_agent_run(), which drains when it is time to stop. */
+ * Threads: one for the link (link.c), one for each publisher (publisher.c), up to slots threads of the executor (slots.c),
+ * one of the local HTTP server, and the caller of pt_agent_run(), which drains when it is time to stop. */
 #ifndef PT_AGENT_AGENT_H
 #define PT_AGENT_AGENT_H
 #include "base/opt.h"
@@ -15,18 +15,20 @@ struct pt_agent_conf {
 	const char *port_file; /* gets the port that listen got; NULL = none */
 	const char *ca_file, *https_proxy, *http_proxy, *no_proxy;
 	const char *credential_dirs, *blocked_cidrs, *allowed_cidrs;
-	/* From the request to stop until exit: 60 % to finish what runs, 15 % to cancel the rest, 25 % to deliver and say goodbye. */
+	/* From the request to stop until exit: 60 % to finish what runs, 15 % to cancel the rest, 25 % to deliver and say
+	 * goodbye. */
 	int64_t stop_timeout_ms;
 	const char *log_format, *log_level; /* for the command; the agent itself does not set up the log */
 };
 
 struct pt_agent;
-/* Open the spool, read the key, listen, start all threads.  conf must outlive the agent.  Works without a gateway: the link keeps
- * trying.  Errors name the setting: NOT_FOUND, DENIED, INVALID (token file), CONFLICT (spool in use), UNAVAILABLE (port in use). */
+/* Open the spool, read the key, listen, start all threads.  conf must outlive the agent.  Works without a gateway: the link
+ * keeps trying.  Errors name the setting: NOT_FOUND, DENIED, INVALID (token file), CONFLICT (spool in use), UNAVAILABLE (port
+ * in use). */
 int pt_agent_start(struct pt_agent **ret, const struct pt_agent_conf *conf, struct pt_err *err) PT_MUSTCHECK;
-/* Until pt_agent_stop() is called or the gateway orders a drain; then finish within the budgets.  True: all threads have ended.  False:
- * the thread of an operation that hears no cancel is left behind; the process must leave by _exit(2), since exit(3) would take
- * away what that thread uses.  Call it once. */
+/* Until pt_agent_stop() is called or the gateway orders a drain; then finish within the budgets.  True: all threads have
+ * ended.  False: the thread of an operation that hears no cancel is left behind; the process must leave by _exit(2), since
+ * exit(3) would take away what that thread uses.  Call it once. */
 bool pt_agent_run(struct pt_agent *a) PT_MUSTCHECK;
 /* First call: drain.  Second: leave at once; what is not delivered stays in the spool.  Any thread, but no signal handler. */
 void pt_agent_stop(struct pt_agent *a);

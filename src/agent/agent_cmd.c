@@ -25,29 +25,31 @@ static const struct pt_opt opts[] = {
 	     .help = "results that are delivered at the same time"),
 	PT_O(struct pt_agent_conf, spool_dir, "spool-dir", PT_OPT_STR, .def = "/var/lib/postern/spool", .value = "FOLDER",
 	     .help = "where results wait until the gateway has them; one agent each"),
-	PT_O(struct pt_agent_conf, spool_max_bytes, "spool-max-bytes", PT_OPT_SIZE, .def = "1G", .value = "SIZE", .min = 16 * KIB * KIB,
-	     .max = 1024 * GIB, .help = "most that the spool may take on disk; when it is full the agent takes no work"),
+	PT_O(struct pt_agent_conf, spool_max_bytes, "spool-max-bytes", PT_OPT_SIZE, .def = "1G", .value = "SIZE",
+	     .min = 16 * KIB * KIB, .max = 1024 * GIB,
+	     .help = "most that the spool may take on disk; when it is full the agent takes no work"),
 	PT_O(struct pt_agent_conf, listen, "listen", PT_OPT_STR, .def = "0.0.0.0:8080", .value = "ADDRESS",
 	     .help = "local endpoints (probes, health, metrics); --listen \"\" is none"),
 	PT_O(struct pt_agent_conf, port_file, "port-file", PT_OPT_STR, .value = "FILE",
 	     .help = "gets the number of the port that --listen got; for port 0"),
 	PT_O(struct pt_agent_conf, ca_file, "ca-file", PT_OPT_STR, .value = "FILE",
 	     .help = "PEM file, or base64 of one, with certificates to trust besides the system's"),
-	PT_O(struct pt_agent_conf, https_proxy, "https-proxy", PT_OPT_STR, .flags = PT_OPT_STD_ENV | PT_OPT_SECRET, .env = "HTTPS_PROXY",
-	     .value = "URL", .help = "proxy for https, http://user:password@proxy:3128"),
-	PT_O(struct pt_agent_conf, http_proxy, "http-proxy", PT_OPT_STR, .flags = PT_OPT_STD_ENV | PT_OPT_SECRET, .env = "HTTP_PROXY",
-	     .value = "URL", .help = "proxy for http"),
+	PT_O(struct pt_agent_conf, https_proxy, "https-proxy", PT_OPT_STR, .flags = PT_OPT_STD_ENV | PT_OPT_SECRET,
+	     .env = "HTTPS_PROXY", .value = "URL", .help = "proxy for https, http://user:password@proxy:3128"),
+	PT_O(struct pt_agent_conf, http_proxy, "http-proxy", PT_OPT_STR, .flags = PT_OPT_STD_ENV | PT_OPT_SECRET,
+	     .env = "HTTP_PROXY", .value = "URL", .help = "proxy for http"),
 	PT_O(struct pt_agent_conf, no_proxy, "no-proxy", PT_OPT_STR, .flags = PT_OPT_STD_ENV, .env = "NO_PROXY", .value = "LIST",
 	     .help = "hosts to reach without a proxy: host,.domain,10.0.0.0/8"),
-	PT_O(struct pt_agent_conf, credential_dirs, "credential-dirs", PT_OPT_STR, .def = "/etc/secrets/integrations", .value = "FOLDERS",
-	     .help = "folders, separated by colons, below which integrations may read credential files"),
+	PT_O(struct pt_agent_conf, credential_dirs, "credential-dirs", PT_OPT_STR, .def = "/etc/secrets/integrations",
+	     .value = "FOLDERS", .help = "folders, separated by colons, below which integrations may read credential files"),
 	PT_O(struct pt_agent_conf, blocked_cidrs, "blocked-cidrs", PT_OPT_STR, .value = "LIST",
 	     .help = "addresses that operations may not connect to, besides the built-in ones"),
 	PT_O(struct pt_agent_conf, allowed_cidrs, "allowed-cidrs", PT_OPT_STR, .value = "LIST",
 	     .help = "addresses that operations may connect to although they are blocked"),
 	PT_O(struct pt_agent_conf, stop_timeout_ms, "stop-timeout", PT_OPT_DURATION, .def = "25s", .value = "TIME", .min = 1000,
 	     .max = 24 * 3600 * 1000, .help = "from SIGTERM to exit: 60 % to finish, 15 % to cancel, 25 % to deliver"),
-	PT_O(struct pt_agent_conf, log_format, "log-format", PT_OPT_ENUM, .def = "plain", .values = formats, .help = "form of log lines"),
+	PT_O(struct pt_agent_conf, log_format, "log-format", PT_OPT_ENUM, .def = "plain", .values = formats,
+	     .help = "form of log lines"),
 	PT_O(struct pt_agent_conf, log_level, "log-level", PT_OPT_ENUM, .def = "info", .values = levels,
 	     .help = "least severe lines to print"),
 };
@@ -129,14 +131,14 @@ static int agent_main(const struct pt_command *cmd, int argc, char **argv, struc
 const struct pt_command pt_cmd_agent = {
 	.name = "agent",
 	.summary = "run operations for a gateway, next to private data",
-	.text = "The agent opens one outbound connection to the gateway, leases operations, runs them, and delivers their results.\n"
-		"Nothing listens to the outside; --listen serves probes, health and metrics to the cluster.\n\n"
-		"Results wait in the spool until the gateway has confirmed them.  They survive a crash, a restart and hours without a\n"
-		"gateway.  When the spool is full the agent takes no work until there is room again.\n\n"
-		"SIGTERM or SIGINT drains: no new work; --stop-timeout is divided into 60 % to finish what runs, 15 % to cancel the rest\n"
-		"and give it back, 25 % to deliver results and say goodbye.  An idle agent exits at once.  A second signal ends it without\n"
-		"waiting; what is not delivered stays in the spool.  The grace period of the service manager\n"
-		"(terminationGracePeriodSeconds, TimeoutStopSec) must be longer than --stop-timeout.\n\n"
+	.text = "The agent opens one outbound connection to the gateway, leases operations, runs them, and delivers their\n"
+		"results.  Nothing listens to the outside; --listen serves probes, health and metrics to the cluster.\n\n"
+		"Results wait in the spool until the gateway has confirmed them.  They survive a crash, a restart and hours\n"
+		"without a gateway.  When the spool is full the agent takes no work until there is room again.\n\n"
+		"SIGTERM or SIGINT drains: no new work; --stop-timeout is divided into 60 % to finish what runs, 15 % to cancel\n"
+		"the rest and give it back, 25 % to deliver results and say goodbye.  An idle agent exits at once.  A second\n"
+		"signal ends it without waiting; what is not delivered stays in the spool.  The grace period of the service\n"
+		"manager (terminationGracePeriodSeconds, TimeoutStopSec) must be longer than --stop-timeout.\n\n"
 		"Example:\n\n"
 		"    postern agent --gateway-url https://gateway.example.com --token-file /etc/postern/token.json\n",
 	.opts = opts,

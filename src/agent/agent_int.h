@@ -1,5 +1,5 @@
-/* Inside the agent: the parts and what they say to each other.  Calls go link, publisher -> slots -> spool; a lock is never held while
- * another part is called, except that slots may look into the spool. */
+/* Inside the agent: the parts and what they say to each other.  Calls go link, publisher -> slots -> spool; a lock is never
+ * held while another part is called, except that slots may look into the spool. */
 #ifndef PT_AGENT_AGENT_INT_H
 #define PT_AGENT_AGENT_INT_H
 #include "agent/agent.h"
@@ -49,8 +49,8 @@ void pt_slots_lease(struct pt_agent *a, struct pt_lease *lease);
 /* Both say whether that was news. */
 bool pt_slots_cancel(struct pt_agent *a, const struct pt_attempt_ref *ref);
 bool pt_slots_drop(struct pt_agent *a, const struct pt_attempt_ref *ref);
-/* Fill holding (struct pt_holding) and released (struct pt_attempt_ref) for an exchange; *ret_slots is what to tell as slots, *ret_fresh
- * whether a listed one has not begun. */
+/* Fill holding (struct pt_holding) and released (struct pt_attempt_ref) for an exchange; *ret_slots is what to tell as slots,
+ * *ret_fresh whether a listed one has not begun. */
 int pt_slots_report(struct pt_agent *a, struct pt_list *holding, struct pt_list *released, int64_t *ret_slots, bool *ret_fresh,
 		    struct pt_err *err) PT_MUSTCHECK;
 void pt_slots_told(struct pt_agent *a, const struct pt_list *released); /* the gateway knows: forget them */

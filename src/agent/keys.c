@@ -11,7 +11,9 @@ enum { FILE_MAX_BYTES = 64 * 1024 };
 /* Text that somebody forgot to replace. */
 static bool placeholder(const char *s)
 {
-	static const char *const marks[] = { "<", "replace", "changeme", "change-me", "your-", "your_", "example", "xxxx", "..." };
+	static const char *const marks[] = {
+		"<", "replace", "changeme", "change-me", "your-", "your_", "example", "xxxx", "..."
+	};
 
 	for (size_t i = 0; i < PT_COUNT(marks); i++)
 		if (strcasestr(s, marks[i]))
@@ -19,7 +21,8 @@ static bool placeholder(const char *s)
 	return false;
 }
 
-static int member(const json_t *j, const char *name, const char *other, char *out, size_t size, const char *path, struct pt_err *err)
+static int member(const json_t *j, const char *name, const char *other, char *out, size_t size, const char *path,
+		  struct pt_err *err)
 {
 	const json_t *v = json_object_get(j, name) ? json_object_get(j, name) : json_object_get(j, other);
 	const char *s = json_string_value(v);
@@ -56,7 +59,7 @@ static int load(const char *path, struct pt_key *ret, struct stat *st, struct pt
 	}
 	rc = pt_json_parse(b.p, b.len, &j, err);
 	if (rc < 0 || !json_is_object(j)) {
-		(void)pt_fail(err, PT_E_INVALID, "token file '%s' is not a JSON object", path); /* the parser's words could quote it */
+		(void)pt_fail(err, PT_E_INVALID, "token file '%s' is not a JSON object", path); /* the parser could quote it */
 		rc = pt_hint(err, "it must look like %s", FORM);
 	} else if ((rc = member(j, "key_id", "mcd_id", key.id, sizeof(key.id), path, err)) == 0) {
 		rc = member(j, "key_secret", "mcd_token", key.secret, sizeof(key.secret), path, err);
@@ -88,8 +91,8 @@ void pt_keys_close(struct pt_keys *k)
 
 static bool same_file(const struct stat *a, const struct stat *b)
 {
-	return a->st_ino == b->st_ino && a->st_dev == b->st_dev && a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
-	       a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+	return a->st_ino == b->st_ino && a->st_dev == b->st_dev && a->st_size == b->st_size &&
+	       a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
 void pt_keys_get(struct pt_keys *k, struct pt_key *ret)

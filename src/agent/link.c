@@ -1,5 +1,5 @@
-/* The link: one thread that keeps one exchange open, so that the gateway can give work, cancel and drain at any time, and each side
- * knows what the other holds.  Everything that fails is tried again for ever; the log hears of changes only. */
+/* The link: one thread that keeps one exchange open, so that the gateway can give work, cancel and drain at any time, and
+ * each side knows what the other holds.  Everything that fails is tried again for ever; the log hears of changes only. */
 #include "agent/agent_int.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -49,7 +49,10 @@ static void set_state(struct pt_agent *a, enum pt_link_state state, const struct
 		pt_info("link is up", "gateway", a->base_url, "agent", l->agent_name);
 		pt_spool_wake(a->spool);
 	} else if (state == PT_LINK_REFUSED) {
-		pt_log_err(PT_LOG_ERROR, "the gateway refuses the agent's key; it keeps what it has and tries again every 30 s, and when the token file changes", &e);
+		pt_log_err(PT_LOG_ERROR,
+			   "the gateway refuses the agent's key; it keeps what it has and tries again every 30 s, and when the "
+			   "token file changes",
+			   &e);
 	} else {
 		pt_log_err(PT_LOG_WARN, "link is down; the agent keeps trying", &e);
 	}
@@ -155,8 +158,8 @@ static int request(struct pt_agent *a, int at, struct pt_exchange_request *q, st
 	q->goodbye = at >= 2;
 	if (q->goodbye)
 		only_spooled(&q->holding); /* what runs ends with this process, and is given back by not being listed */
-	/* Answered at once: the first one after a failure, which tells that the link is up, and one that gives back, so that it is
-	 * said once. */
+	/* Answered at once: the first one after a failure, which tells that the link is up, and one that gives back, so that
+	 * it is said once. */
 	q->wait_ms = at >= 2 || a->link.state != PT_LINK_UP || q->released.n ? 0
 		     : fresh                                                  ? WAIT_FRESH_MS
 		     : q->holding.n                                           ? WAIT_BUSY_MS
@@ -172,8 +175,8 @@ static int request(struct pt_agent *a, int at, struct pt_exchange_request *q, st
 }
 
 /* The call itself.  It is in link->call while it runs, so that it can be ended. */
-static int call(struct pt_agent *a, struct pt_http_client *client, const char *body, size_t n, int64_t timeout_ms, struct pt_buf *out,
-		struct pt_http_call *c, struct pt_err *err)
+static int call(struct pt_agent *a, struct pt_http_client *client, const char *body, size_t n, int64_t timeout_ms,
+		struct pt_buf *out, struct pt_http_call *c, struct pt_err *err)
 {
 	static const char *const headers[] = { "Content-Type: application/json", "Accept: application/json", NULL };
 	struct pt_link *l = &a->link;
@@ -233,7 +236,8 @@ static bool note(struct pt_agent *a, const struct pt_exchange_response *r)
 	pt_slots_clock(a, r->server_time);
 	set_state(a, PT_LINK_UP, NULL);
 	if (say_enabled)
-		pt_info(r->enabled ? "the agent is enabled" : "the agent is registered but not enabled; it gets no work until it is",
+		pt_info(r->enabled ? "the agent is enabled"
+				   : "the agent is registered but not enabled; it gets no work until it is",
 			"agent", l->agent_name);
 	if (llabs(skew) > SKEW_WARN_MS && llabs(before) <= SKEW_WARN_MS)
 		pt_warn("this machine's clock differs from the gateway's", "ms", pt_num(skew), "hint", "check NTP on both sides");
@@ -261,7 +265,8 @@ static bool apply(struct pt_agent *a, struct pt_exchange_response *r)
 }
 
 /* One exchange.  0: answered (*ret_news: with something new); < 0: why not. */
-static int exchange(struct pt_agent *a, struct pt_http_client *client, int at, bool *ret_news, int64_t *ret_retry_ms, struct pt_err *err)
+static int exchange(struct pt_agent *a, struct pt_http_client *client, int at, bool *ret_news, int64_t *ret_retry_ms,
+		    struct pt_err *err)
 {
 	struct pt_exchange_request q = { 0 };
 	struct pt_exchange_response r = { 0 };
@@ -285,7 +290,8 @@ static int exchange(struct pt_agent *a, struct pt_http_client *client, int at, b
 	if (rc == 0 && c.status / 100 != 2)
 		rc = pt_http_error_of(&c, &out, err);
 	if (rc == 0)
-		rc = pt_err_wrap(err, pt_shape_parse(&pt_exchange_response_shape, out.p, out.len, &r, err), "the gateway's answer");
+		rc = pt_err_wrap(err, pt_shape_parse(&pt_exchange_response_shape, out.p, out.len, &r, err),
+				 "the gateway's answer");
 	if (rc == 0) {
 		pt_slots_told(a, &q.released);
 		*ret_news = note(a, &r);

@@ -1,5 +1,5 @@
-/* The local HTTP endpoints: probes, health, reachability, metrics.  Handlers run on the server's thread and only look; the reachability
- * check talks to the gateway, so it runs on a thread of its own while the request is held. */
+/* The local HTTP endpoints: probes, health, reachability, metrics.  Handlers run on the server's thread and only look; the
+ * reachability check talks to the gateway, so it runs on a thread of its own while the request is held. */
 #include "agent/agent_int.h"
 #include "base/clock.h"
 #include "net/http_server.h"
@@ -105,8 +105,8 @@ static int ping(struct pt_local *l, struct pt_http_call *c, struct pt_buf *out, 
 	return rc;
 }
 
-static void write_reach(struct pt_agent *a, int rc, const struct pt_http_call *c, const struct pt_buf *answer, const struct pt_err *err,
-			struct pt_buf *b)
+static void write_reach(struct pt_agent *a, int rc, const struct pt_http_call *c, const struct pt_buf *answer,
+			const struct pt_err *err, struct pt_buf *b)
 {
 	pt_auto_buf url = PT_BUF_INIT(4096);
 	struct pt_err ignored;

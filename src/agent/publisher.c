@@ -1,4 +1,5 @@
-/* Publishers: threads that take results from the spool and PUT them to the gateway, until it has them or refuses them for good. */
+/* Publishers: threads that take results from the spool and PUT them to the gateway, until it has them or refuses them for
+ * good. */
 #include "agent/agent_int.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -68,10 +69,20 @@ static int put(struct pt_publisher *p, struct pt_http_client *client, const stru
 	if (rc < 0)
 		return rc;
 	pt_keys_get(&a->keys, &key);
-	*c = (struct pt_http_call){ .method = "PUT", .url = url.p, .headers = headers, .basic_user = key.id,
-				    .basic_password = key.secret, .body_size = u.size, .read = upload_read, .rewind = upload_rewind,
-				    .arg = &u, .out = out, .stall_timeout_ms = STALL_MS, .cancel = &a->publish_stop,
-				    .tick = pt_beat_tick, .tick_arg = &p->beat };
+	*c = (struct pt_http_call){ .method = "PUT",
+				     .url = url.p,
+				     .headers = headers,
+				     .basic_user = key.id,
+				     .basic_password = key.secret,
+				     .body_size = u.size,
+				     .read = upload_read,
+				     .rewind = upload_rewind,
+				     .arg = &u,
+				     .out = out,
+				     .stall_timeout_ms = STALL_MS,
+				     .cancel = &a->publish_stop,
+				     .tick = pt_beat_tick,
+				     .tick_arg = &p->beat };
 	rc = pt_http_do(client, c, err);
 	explicit_bzero(&key, sizeof(key));
 	return rc;
@@ -129,7 +140,8 @@ static void pause_ms(struct pt_publisher *p, int64_t ms)
 }
 
 /* Deliver one entry; consumes it.  How long to pause before the next, 0 = not at all. */
-static int64_t deliver(struct pt_publisher *p, struct pt_http_client **client, struct pt_spool_entry *e, struct pt_backoff *backoff)
+static int64_t deliver(struct pt_publisher *p, struct pt_http_client **client, struct pt_spool_entry *e,
+		       struct pt_backoff *backoff)
 {
 	struct pt_agent *a = p->agent;
 	pt_auto_buf out = PT_BUF_INIT(ANSWER_MAX);
@@ -157,8 +169,9 @@ static int64_t deliver(struct pt_publisher *p, struct pt_http_client **client, s
 		if (judge(&c) == REFUSED) {
 			pt_backoff_ok(backoff);
 			a->counts.refused++;
-			pt_log_(c.status == 409 ? PT_LOG_WARN : PT_LOG_ERROR, "the gateway refuses a result for good; it is dropped", "operation",
-				e->operation, "attempt", pt_num(e->attempt), "status", pt_num(c.status), "error", err.msg, NULL);
+			pt_log_(c.status == 409 ? PT_LOG_WARN : PT_LOG_ERROR,
+				"the gateway refuses a result for good; it is dropped", "operation", e->operation, "attempt",
+				pt_num(e->attempt), "status", pt_num(c.status), "error", err.msg, NULL);
 			pt_spool_ack(a->spool, e);
 			return 0;
 		}

@@ -1,5 +1,5 @@
-/* What the agent says about itself: is it alive, can it take work, health as JSON, metrics as Prometheus text.  Never a value of an
- * environment variable, never a secret. */
+/* What the agent says about itself: is it alive, can it take work, health as JSON, metrics as Prometheus text.  Never a value
+ * of an environment variable, never a secret. */
 #include "agent/agent_int.h"
 #include "base/clock.h"
 #include "config.h"
@@ -33,8 +33,14 @@ static void look(struct pt_agent *a, struct link_view *v)
 	struct pt_link *l = &a->link;
 
 	pthread_mutex_lock(&l->lock);
-	*v = (struct link_view){ .state = l->state, .enabled = l->enabled, .told_enabled = l->told_enabled, .drain = l->drain,
-				 .err = l->last_err, .since_ms = l->since_ms, .last_ok_ms = l->last_ok_ms, .skew_ms = l->skew_ms };
+	*v = (struct link_view){ .state = l->state,
+				  .enabled = l->enabled,
+				  .told_enabled = l->told_enabled,
+				  .drain = l->drain,
+				  .err = l->last_err,
+				  .since_ms = l->since_ms,
+				  .last_ok_ms = l->last_ok_ms,
+				  .skew_ms = l->skew_ms };
 	memcpy(v->agent, l->agent, sizeof(v->agent));
 	memcpy(v->agent_name, l->agent_name, sizeof(v->agent_name));
 	pthread_mutex_unlock(&l->lock);
@@ -52,11 +58,13 @@ int pt_agent_ready(struct pt_agent *a, struct pt_err *err)
 		return pt_fail(err, PT_E_UNAVAILABLE, "the first exchange with the gateway is under way");
 	if (v.state != PT_LINK_UP) {
 		*err = v.err;
-		return pt_err_wrap(err, err->code, v.state == PT_LINK_REFUSED ? "the gateway refuses the agent's key" : "the link is down");
+		return pt_err_wrap(err, err->code,
+				   v.state == PT_LINK_REFUSED ? "the gateway refuses the agent's key" : "the link is down");
 	}
 	pt_spool_stats(a->spool, &st);
 	if (st.full) {
-		(void)pt_fail(err, PT_E_LIMIT, "the spool is full (%lld of %lld bytes)", (long long)st.bytes, (long long)st.max_bytes);
+		(void)pt_fail(err, PT_E_LIMIT, "the spool is full (%lld of %lld bytes)", (long long)st.bytes,
+			      (long long)st.max_bytes);
 		return pt_hint(err, "results wait for the gateway; raise --spool-max-bytes or give the volume more room");
 	}
 	return PT_OK;
@@ -205,11 +213,13 @@ void pt_report_metrics(void *agent, struct pt_buf *b)
 	pt_buf_fmt(b, "app_version_info{version=\"%s\"} 1\n", PT_VERSION);
 	one(b, "app_agent_status", "gauge", "1 while the agent takes work, 0 while it stops.", !a->draining);
 	one(b, "app_active_task_count", "gauge", "Operations running in this instance.", pt_slots_running(a));
-	one(b, "app_active_request_count", "gauge", "Requests being handled by the local endpoints.", a->local ? pt_local_active(a->local) : 0);
+	one(b, "app_active_request_count", "gauge", "Requests being handled by the local endpoints.",
+	    a->local ? pt_local_active(a->local) : 0);
 	one(b, "app_open_sessions_count", "gauge", "Open sessions with the gateway.", v.state == PT_LINK_UP);
 	one(b, "postern_agent_slots", "gauge", "Operations that this instance may run at the same time.", a->conf->slots);
 	one(b, "postern_agent_slots_busy", "gauge", "Slots taken by operations.", busy);
-	one(b, "postern_agent_accepting", "gauge", "1 while the instance asks for work.", !a->draining && !st.full && v.state == PT_LINK_UP);
+	one(b, "postern_agent_accepting", "gauge", "1 while the instance asks for work.",
+	    !a->draining && !st.full && v.state == PT_LINK_UP);
 	one(b, "postern_agent_link_up", "gauge", "1 while exchanges with the gateway succeed.", v.state == PT_LINK_UP);
 	one(b, "postern_agent_enabled", "gauge", "1 when the gateway gives this agent work.", v.enabled);
 	metric(b, "postern_agent_clock_skew_seconds", "gauge", "The gateway's clock minus this machine's.");
@@ -219,7 +229,8 @@ void pt_report_metrics(void *agent, struct pt_buf *b)
 	one(b, "postern_agent_leases_total", "counter", "Attempts leased to this instance.", c->leases);
 	metric(b, "postern_agent_results_total", "counter", "Results stored, by status.");
 	for (size_t i = 0; i < PT_RESULT_STATUSES; i++)
-		pt_buf_fmt(b, "postern_agent_results_total{status=\"%s\"} %lld\n", pt_result_statuses[i], (long long)c->results[i]);
+		pt_buf_fmt(b, "postern_agent_results_total{status=\"%s\"} %lld\n", pt_result_statuses[i],
+			   (long long)c->results[i]);
 	one(b, "postern_agent_results_delivered_total", "counter", "Results that the gateway has taken.", c->published);
 	one(b, "postern_agent_results_refused_total", "counter", "Results that the gateway has refused for good.", c->refused);
 	one(b, "postern_agent_delivery_retries_total", "counter", "Deliveries that must be tried again.", c->retries);

@@ -1,5 +1,5 @@
-/* The attempts that this process has: from the lease to the result in the spool.  The table is guarded by slots.lock; an attempt's lease,
- * head and result belong to the executor thread that runs it. */
+/* The attempts that this process has: from the lease to the result in the spool.  The table is guarded by slots.lock; an
+ * attempt's lease, head and result belong to the executor thread that runs it. */
 #include "agent/agent_int.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -117,7 +117,8 @@ static void name_limit(const struct pt_attempt *a, const char *status, struct pt
 	if (err->code != PT_E_DEADLINE)
 		return;
 	if (strcmp(status, "expired") == 0) {
-		(void)pt_fail(err, PT_E_DEADLINE, "the operation's deadline passed while attempt %lld ran", (long long)a->key.attempt);
+		(void)pt_fail(err, PT_E_DEADLINE, "the operation's deadline passed while attempt %lld ran",
+			      (long long)a->key.attempt);
 		(void)pt_hint(err, "submit it with a later deadline_s");
 	} else {
 		(void)pt_fail(err, PT_E_DEADLINE, "the time limit of %lld ms has passed", (long long)a->lease.limits.timeout_ms);
@@ -134,7 +135,8 @@ static int set_status(struct pt_result_head *h, const char *status, const struct
 }
 
 /* A head that says only what went wrong. */
-static int head_failed(struct pt_attempt *a, struct pt_result_head *h, const char *status, const struct pt_err *why, struct pt_err *err)
+static int head_failed(struct pt_attempt *a, struct pt_result_head *h, const char *status, const struct pt_err *why,
+		       struct pt_err *err)
 {
 	pt_shape_release(&pt_result_head_shape, h);
 	*h = (struct pt_result_head){ .affected = -1, .started_at = a->started_at, .finished_at = pt_wall_ms() };
@@ -142,8 +144,8 @@ static int head_failed(struct pt_attempt *a, struct pt_result_head *h, const cha
 	return set_status(h, status, why, err);
 }
 
-/* Store the result, whatever it takes: a full spool gets the head alone, and a disk that refuses is tried again until the agent has
- * to leave.  False: given up. */
+/* Store the result, whatever it takes: a full spool gets the head alone, and a disk that refuses is tried again until the
+ * agent has to leave.  False: given up. */
 static bool store(struct pt_attempt *a, struct pt_spool_writer *w, struct pt_result_head *head)
 {
 	struct pt_slots *s = &a->agent->slots;
@@ -214,7 +216,8 @@ static void execute(struct pt_attempt *a, struct pt_spool_writer *w, struct pt_r
 	pt_spool_abandon_body(w);
 	status = status_of(a, &err);
 	name_limit(a, status, &err);
-	if (head_failed(a, head, status, &err, &e) < 0) /* out of memory: pt_spool_commit() refuses, store() tries again */
+	/* out of memory: pt_spool_commit() refuses, store() tries again */
+	if (head_failed(a, head, status, &err, &e) < 0)
 		pt_log_err(PT_LOG_ERROR, "no memory for a result", &e);
 }
 
@@ -308,7 +311,8 @@ static struct pt_attempt *attempt_new(struct pt_agent *ag, struct pt_lease *leas
 	memset(lease, 0, sizeof(*lease));
 	left = a->lease.deadline - (pt_wall_ms() + s->skew_ms);
 	a->deadline_ms = left > INT64_MAX / 2 ? INT64_MAX : now + (left < 0 ? 0 : left);
-	a->cancel.deadline_ms = now + a->lease.limits.timeout_ms < a->deadline_ms ? now + a->lease.limits.timeout_ms : a->deadline_ms;
+	a->cancel.deadline_ms =
+		now + a->lease.limits.timeout_ms < a->deadline_ms ? now + a->lease.limits.timeout_ms : a->deadline_ms;
 	HASH_ADD(hh, s->table, key, sizeof(a->key), a);
 	s->busy++;
 	ag->counts.leases++;
@@ -558,7 +562,8 @@ int pt_slots_open(struct pt_agent *ag, struct pt_err *err)
 	pthread_mutex_init(&s->lock, NULL);
 	pt_cond_init_mono(&s->changed);
 	s->slots = (unsigned)ag->conf->slots;
-	/* Twice the slots: an attempt leaves the table a moment before its thread is idle again, and its successor may be quicker. */
+	/* Twice the slots: an attempt leaves the table a moment before its thread is idle again, and its successor may be
+	 * quicker. */
 	return pt_executor_thread(&s->exec, s->slots * 2, err);
 }
 

@@ -1,4 +1,5 @@
-/* The spool's entries: opening, handing them to publishers, acknowledging, and knowing when it is full.  Locking and layout: spool_int.h. */
+/* The spool's entries: opening, handing them to publishers, acknowledging, and knowing when it is full.  Locking and layout:
+ * spool_int.h. */
 #include "agent/spool_int.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -75,8 +76,8 @@ void spool_update_full(struct pt_spool *s)
 int spool_no_room(struct pt_spool *s, struct pt_err *err)
 {
 	s->refused = true;
-	(void)pt_fail(err, PT_E_LIMIT, "the agent's spool is full (%lld of %lld bytes)", (long long)(s->seg_bytes + s->body_bytes),
-		      (long long)s->max_bytes);
+	(void)pt_fail(err, PT_E_LIMIT, "the agent's spool is full (%lld of %lld bytes)",
+		      (long long)(s->seg_bytes + s->body_bytes), (long long)s->max_bytes);
 	(void)pt_hint(err, "results wait for the gateway; raise --spool-max-bytes, or see why the agent cannot deliver them");
 	return PT_E_LIMIT;
 }

@@ -1,9 +1,10 @@
 /* The spool: results on disk from the moment an operation ends until the gateway has acknowledged them.
  *
- * A folder with append-only segments (records {length, CRC-32C, kind, payload}; kinds: put = a result head with a small body or
- * the name of a body file, done = a result was acknowledged) and body files for large results.  put returns after fsync; threads that
- * put at the same time share one fsync.  A torn tail (power cut) is cut off at open; a damaged record in the middle is reported, its segment
- * kept aside as *.damaged and the rest is used.  Thread-safe.  One process at a time (lock file).  A full disk counts as a full spool. */
+ * A folder with append-only segments (records {length, CRC-32C, kind, payload}; kinds: put = a result head with a small body
+ * or the name of a body file, done = a result was acknowledged) and body files for large results.  put returns after fsync;
+ * threads that put at the same time share one fsync.  A torn tail (power cut) is cut off at open; a damaged record in the
+ * middle is reported, its segment kept aside as *.damaged and the rest is used.  Thread-safe.  One process at a time (lock
+ * file).  A full disk counts as a full spool. */
 #ifndef PT_AGENT_SPOOL_H
 #define PT_AGENT_SPOOL_H
 #include "op/op.h"
@@ -16,8 +17,8 @@ struct pt_spool_stats {
 	int64_t damaged;   /* records and body files found damaged since open */
 	int64_t syncs;     /* fsyncs of segments since open: far fewer than results when many end at once */
 };
-/* max_bytes bounds segments and body files together; one result may use what is left.  Errors: CONFLICT (another process has it; names
- * its pid), DENIED or IO (the folder cannot be used; the hint says what to do). */
+/* max_bytes bounds segments and body files together; one result may use what is left.  Errors: CONFLICT (another process has
+ * it; names its pid), DENIED or IO (the folder cannot be used; the hint says what to do). */
 int pt_spool_open(struct pt_spool **ret, const char *dir, int64_t max_bytes, struct pt_err *err) PT_MUSTCHECK;
 void pt_spool_close(struct pt_spool *s);
 PT_DEFINE_CLEANUP(struct pt_spool *, pt_spool_close)
@@ -25,10 +26,12 @@ void pt_spool_stats(struct pt_spool *s, struct pt_spool_stats *ret);
 
 /* A result being made.  Its body stays in memory up to 32 KiB, then moves to a file (zstd level 1). */
 struct pt_spool_writer;
-int pt_spool_begin(struct pt_spool *s, const char *operation, int64_t attempt, struct pt_spool_writer **ret, struct pt_err *err) PT_MUSTCHECK;
+int pt_spool_begin(struct pt_spool *s, const char *operation, int64_t attempt, struct pt_spool_writer **ret,
+		   struct pt_err *err) PT_MUSTCHECK;
 struct pt_body *pt_spool_body(struct pt_spool_writer *w);
-/* Fills head's body_* members and bytes, stores everything and fsyncs.  After 0 the result survives kill -9 and power loss and is handed to
- * a publisher.  PT_E_LIMIT when the spool is full: the caller may put the same head without a body (pt_spool_abandon_body() first). */
+/* Fills head's body_* members and bytes, stores everything and fsyncs.  After 0 the result survives kill -9 and power loss
+ * and is handed to a publisher.  PT_E_LIMIT when the spool is full: the caller may put the same head without a body
+ * (pt_spool_abandon_body() first). */
 int pt_spool_commit(struct pt_spool_writer *w, struct pt_result_head *head, struct pt_err *err) PT_MUSTCHECK;
 void pt_spool_abandon_body(struct pt_spool_writer *w);
 void pt_spool_writer_free(struct pt_spool_writer *w); /* removes what was not committed */

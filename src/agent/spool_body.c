@@ -1,5 +1,5 @@
-/* A result being made: its body in memory, or compressed into a file of the spool, and the commit that makes it durable.  A writer
- * belongs to one thread. */
+/* A result being made: its body in memory, or compressed into a file of the spool, and the commit that makes it durable.  A
+ * writer belongs to one thread. */
 #include "agent/spool_int.h"
 #include "base/clock.h"
 #include "os/file.h"

@@ -1,5 +1,5 @@
-/* Inside the spool: what spool.c (entries, publishers), spool_segment.c (records on disk), spool_scan.c (reading them at open) and
- * spool_body.c (results being made) share.  Everything below is guarded by spool.lock unless it says otherwise. */
+/* Inside the spool: what spool.c (entries, publishers), spool_segment.c (records on disk), spool_scan.c (reading them at
+ * open) and spool_body.c (results being made) share.  Everything below is guarded by spool.lock unless it says otherwise. */
 #ifndef PT_AGENT_SPOOL_INT_H
 #define PT_AGENT_SPOOL_INT_H
 #include "agent/spool.h"
@@ -86,12 +86,12 @@ void spool_record_end(struct pt_buf *b);
 /* Length of the valid record at p (n bytes are there), 0 = none. */
 size_t spool_record_check(const char *p, size_t n);
 void spool_put_get(const char *payload, struct spool_put *ret);
-/* Append a record to the current segment (a new one when it is full).  Under the lock, which may be let go and taken again before the
- * record is written, not after.  LIMIT when the disk is full. */
+/* Append a record to the current segment (a new one when it is full).  Under the lock, which may be let go and taken again
+ * before the record is written, not after.  LIMIT when the disk is full. */
 int spool_append(struct pt_spool *s, const struct pt_buf *rec, struct spool_segment **ret_seg, int64_t *ret_offset,
 		 struct pt_err *err) PT_MUSTCHECK;
-/* Wait until everything appended so far is on disk; one thread syncs for all that wait.  Lets the lock go meanwhile.  Fails when the
- * fsync of a record after number since failed. */
+/* Wait until everything appended so far is on disk; one thread syncs for all that wait.  Lets the lock go meanwhile.  Fails
+ * when the fsync of a record after number since failed. */
 int spool_sync(struct pt_spool *s, uint64_t since, struct pt_err *err) PT_MUSTCHECK;
 int spool_segment_read(struct pt_spool *s, const struct spool_segment *seg, int64_t offset, size_t n, struct pt_buf *out,
 		       struct pt_err *err) PT_MUSTCHECK;

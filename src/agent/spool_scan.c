@@ -1,5 +1,5 @@
-/* Opening a spool: read every segment, rebuild the list of entries, cut torn tails, keep damaged files aside, and remove body files
- * that no record names.  Runs before any other thread knows the spool. */
+/* Opening a spool: read every segment, rebuild the list of entries, cut torn tails, keep damaged files aside, and remove body
+ * files that no record names.  Runs before any other thread knows the spool. */
 #include "agent/spool_int.h"
 #include "base/log.h"
 #include "os/file.h"
@@ -45,7 +45,8 @@ static int put_record(struct pt_spool *s, struct spool_segment *seg, int64_t off
 		s->next_seq = p.seq + 1;
 	if (p.body_file >= s->next_file)
 		s->next_file = p.body_file + 1;
-	/* The same attempt again: a record that was moved, or stored a second time after a failed fsync.  The later one counts. */
+	/* The same attempt again: a record that was moved, or stored a second time after a failed fsync.  The later one
+	 * counts. */
 	HASH_FIND(hh, s->table, &e->key, sizeof(e->key), old);
 	if (old)
 		spool_entry_drop(s, old);

@@ -71,7 +71,8 @@ void spool_record_end(struct pt_buf *b)
 	memcpy(&h, b->p, sizeof(h));
 	h.len = htole32((uint32_t)(b->len - sizeof(h)));
 	memcpy(b->p, &h, sizeof(h));
-	h.crc = htole32(spool_crc32c(0, b->p + offsetof(struct spool_record_head, len), b->len - offsetof(struct spool_record_head, len)));
+	h.crc = htole32(spool_crc32c(0, b->p + offsetof(struct spool_record_head, len),
+				     b->len - offsetof(struct spool_record_head, len)));
 	memcpy(b->p, &h, sizeof(h));
 }
 
@@ -191,7 +192,8 @@ static int roll(struct pt_spool *s, struct pt_err *err)
 	spool_segment_name(seg->no, name);
 	fd = openat(s->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0 || fsync(s->dir_fd) < 0) {
-		int rc = spool_disk_full(errno) ? spool_no_disk(s, err) : pt_fail_sys(err, PT_E_IO, "create '%s/%s'", s->dir, name);
+		int rc = spool_disk_full(errno) ? spool_no_disk(s, err)
+						: pt_fail_sys(err, PT_E_IO, "create '%s/%s'", s->dir, name);
 
 		pt_closep(&fd);
 		(void)unlinkat(s->dir_fd, name, 0); /* it may not be there */
@@ -206,7 +208,8 @@ static int roll(struct pt_spool *s, struct pt_err *err)
 	return PT_OK;
 }
 
-int spool_append(struct pt_spool *s, const struct pt_buf *rec, struct spool_segment **ret_seg, int64_t *ret_offset, struct pt_err *err)
+int spool_append(struct pt_spool *s, const struct pt_buf *rec, struct spool_segment **ret_seg, int64_t *ret_offset,
+		 struct pt_err *err)
 {
 	int64_t n = (int64_t)rec->len, done = 0;
 
@@ -242,7 +245,8 @@ int spool_append(struct pt_spool *s, const struct pt_buf *rec, struct spool_segm
 	return PT_OK;
 }
 
-int spool_segment_read(struct pt_spool *s, const struct spool_segment *seg, int64_t offset, size_t n, struct pt_buf *out, struct pt_err *err)
+int spool_segment_read(struct pt_spool *s, const struct spool_segment *seg, int64_t offset, size_t n, struct pt_buf *out,
+		       struct pt_err *err)
 {
 	char name[40];
 	pt_auto(pt_closep) int fd = -1;
@@ -270,7 +274,8 @@ static void remove_oldest(struct pt_spool *s)
 	spool_segment_name(seg->no, name);
 	snprintf(aside, sizeof(aside), "%s.damaged", name);
 	if (!seg->damaged || renameat(s->dir_fd, name, s->dir_fd, aside) < 0)
-		(void)unlinkat(s->dir_fd, name, 0); /* what stays behind is delivered once more after a restart, and known there */
+		(void)unlinkat(s->dir_fd, name,
+			       0); /* what stays behind is delivered once more after a restart, and known there */
 	s->oldest = seg->next;
 	s->seg_bytes -= seg->size;
 	free(seg);

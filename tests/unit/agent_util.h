@@ -1,5 +1,5 @@
-/* An agent in the test's process, with operation types of the test's own: "sleep" (until cancelled or told), "bytes" (a body of n bytes),
- * "fail".  The definitions of pt_op_types() and pt_op_execute() here take the place of src/op's. */
+/* An agent in the test's process, with operation types of the test's own: "sleep" (until cancelled or told), "bytes" (a body
+ * of n bytes), "fail".  The definitions of pt_op_types() and pt_op_execute() here take the place of src/op's. */
 #ifndef PT_TEST_AGENT_UTIL_H
 #define PT_TEST_AGENT_UTIL_H
 #include "agent/agent.h"

@@ -49,9 +49,11 @@ static inline void fake_error(struct pt_http_req *r, int status)
 {
 	pt_auto_buf b = PT_BUF_INIT(1000);
 
-	pt_buf_str(&b, status == 401   ? "{\"error\": {\"code\": \"unauthenticated\", \"message\": \"no such key\", \"retryable\": false}}"
-			: status == 409 ? "{\"error\": {\"code\": \"stale_attempt\", \"message\": \"old\", \"retryable\": false}}"
-					: "{\"error\": {\"code\": \"internal\", \"message\": \"as told\", \"retryable\": true}}");
+	pt_buf_str(&b,
+		   status == 401
+			   ? "{\"error\": {\"code\": \"unauthenticated\", \"message\": \"no such key\", \"retryable\": false}}"
+		   : status == 409 ? "{\"error\": {\"code\": \"stale_attempt\", \"message\": \"old\", \"retryable\": false}}"
+				   : "{\"error\": {\"code\": \"internal\", \"message\": \"as told\", \"retryable\": true}}");
 	pt_http_reply_json(r, status, &b);
 }
 
@@ -65,7 +67,8 @@ static inline void fake_answer(struct fake *f, struct pt_http_req *r)
 {
 	pt_auto_buf b = PT_BUF_INIT(1 << 22);
 
-	pt_buf_fmt(&b, "{\"leases\": [%s], \"cancels\": [%s], \"drops\": [%s], \"enabled\": %s, \"drain\": %s, \"lease_ms\": 60000,"
+	pt_buf_fmt(&b,
+		   "{\"leases\": [%s], \"cancels\": [%s], \"drops\": [%s], \"enabled\": %s, \"drain\": %s, \"lease_ms\": 60000,"
 		   " \"server_time\": %lld, \"agent\": \"ag_1\", \"agent_name\": \"warehouse\"}",
 		   f->leases.p, f->cancels.p, f->drops.p, f->disabled ? "false" : "true", f->drain ? "true" : "false",
 		   (long long)(pt_wall_ms() + f->skew_ms));
@@ -132,9 +135,13 @@ static inline void fake_exchange(struct pt_http_req *r, void *ctx)
 	f->saw_goodbye |= q.goodbye;
 	for (size_t i = 0; i < q.released.n; i++) {
 		struct pt_attempt_ref *ref = (struct pt_attempt_ref *)q.released.items + i;
+		char text[80];
 		size_t len = strlen(f->released);
 
-		snprintf(f->released + len, sizeof(f->released) - len, "%s:%lld ", ref->operation, (long long)ref->attempt);
+		/* Once each: what an exchange said that was ended before its answer is said again. */
+		snprintf(text, sizeof(text), "%s:%lld ", ref->operation, (long long)ref->attempt);
+		if (!strstr(f->released, text))
+			snprintf(f->released + len, sizeof(f->released) - len, "%s", text);
 	}
 	old = f->held;
 	f->held = NULL;
@@ -268,15 +275,21 @@ static inline void fake_ping(struct pt_http_req *r, void *ctx)
 		fake_error(r, 401);
 		return;
 	}
-	pt_buf_str(&b, "{\"ok\": true, \"agent\": \"ag_1\", \"agent_name\": \"warehouse\", \"enabled\": true, \"server_time\": 1}");
+	pt_buf_str(&b,
+		   "{\"ok\": true, \"agent\": \"ag_1\", \"agent_name\": \"warehouse\", \"enabled\": true, \"server_time\": 1}");
 	pt_http_reply_json(r, 200, &b);
 }
 
 static const struct pt_http_route fake_routes[] = {
 	{ .method = "GET", .path = "/agent/v1/ping", .handle = fake_ping },
 	{ .method = "POST", .path = "/agent/v1/exchange", .handle = fake_exchange, .body_max = 4 << 20 },
-	{ .method = "PUT", .path = "/agent/v1/operations/{id}/attempts/{n}/result", .begin = fake_put_begin, .chunk = fake_put_chunk,
-	  .end = fake_put_end, .abort = fake_put_abort, .body_max = 1 << 30 },
+	{ .method = "PUT",
+	  .path = "/agent/v1/operations/{id}/attempts/{n}/result",
+	  .begin = fake_put_begin,
+	  .chunk = fake_put_chunk,
+	  .end = fake_put_end,
+	  .abort = fake_put_abort,
+	  .body_max = 1 << 30 },
 };
 
 static inline void fake_listen(struct fake *f)
@@ -339,12 +352,13 @@ static inline void fake_comma(struct pt_buf *b)
 }
 
 /* input: JSON object.  timeout_ms, deadline_ms (from now). */
-static inline void fake_lease_to(struct fake *f, struct pt_buf *to, const char *op, int attempt, const char *type, const char *input,
-				 int timeout_ms, int deadline_ms)
+static inline void fake_lease_to(struct fake *f, struct pt_buf *to, const char *op, int attempt, const char *type,
+				 const char *input, int timeout_ms, int deadline_ms)
 {
 	pthread_mutex_lock(&f->lock);
 	fake_comma(to);
-	pt_buf_fmt(to, "{\"operation\": \"%s\", \"attempt\": %d, \"type\": \"%s\", \"input\": %s, \"limits\": {\"timeout_ms\": %d},"
+	pt_buf_fmt(to,
+		   "{\"operation\": \"%s\", \"attempt\": %d, \"type\": \"%s\", \"input\": %s, \"limits\": {\"timeout_ms\": %d},"
 		   " \"deadline\": %lld, \"lease_ms\": 60000}",
 		   op, attempt, type, input, timeout_ms, (long long)(pt_wall_ms() + f->skew_ms + deadline_ms));
 	pthread_mutex_unlock(&f->lock);
@@ -359,7 +373,8 @@ static inline void fake_ref(struct fake *f, struct pt_buf *to, const char *op, i
 {
 	pthread_mutex_lock(&f->lock);
 	fake_comma(to);
-	pt_buf_fmt(to, "{\"operation\": \"%s\", \"attempt\": %d, \"reason\": \"by the test\", \"code\": \"%s\"}", op, attempt, code);
+	pt_buf_fmt(to, "{\"operation\": \"%s\", \"attempt\": %d, \"reason\": \"by the test\", \"code\": \"%s\"}", op, attempt,
+		   code);
 	pthread_mutex_unlock(&f->lock);
 }
 

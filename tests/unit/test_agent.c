@@ -37,11 +37,13 @@ static void test_results(void)
 	p = fake_find(gw, "op_large", 1);
 	ok(p && !strcmp(p->status, "succeeded") && p->bytes > 16384 && p->whole, "a large body, streamed from its file");
 	p = fake_find(gw, "op_fail", 1);
-	ok(p && !strcmp(p->status, "failed") && !strcmp(p->code, "query_failed") && p->bytes == 0, "an error, without the half of a body");
+	ok(p && !strcmp(p->status, "failed") && !strcmp(p->code, "query_failed") && p->bytes == 0,
+	   "an error, without the half of a body");
 	p = fake_find(gw, "op_late", 1);
 	ok(p && !strcmp(p->status, "expired"), "past its deadline before it began: expired");
 	is_int(started, 3, "and not started");
-	ok(fake_until(gw, gw->last.slots == 4 && gw->last.types.n == 3 && !gw->last.draining), "the exchange says slots and types");
+	ok(fake_until(gw, gw->last.slots == 4 && gw->last.types.n == 3 && !gw->last.draining),
+	   "the exchange says slots and types");
 	fake_lease_to(gw, &gw->put_leases, "op_next", 1, "bytes", "{\"n\": 5}", 60000, 60000);
 	fake_lease(gw, "op_first", 1, "bytes", "{\"n\": 5}");
 	ok(fake_until(gw, fake_find(gw, "op_next", 1)), "a lease in the answer to a result is run");

@@ -1,5 +1,5 @@
-/* Stopping: what is finished, given back, cancelled, delivered, in which order and within which time; and the other states in which an
- * agent takes no work. */
+/* Stopping: what is finished, given back, cancelled, delivered, in which order and within which time; and the other states in
+ * which an agent takes no work. */
 #include "agent_util.h"
 #include <sys/wait.h>
 

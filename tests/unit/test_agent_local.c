@@ -82,7 +82,8 @@ static void test_up(void)
 	fake_lease(gw, "op_a", 1, "bytes", "{\"n\": 10}");
 	fake_lease(gw, "op_b", 1, "sleep", "{}");
 	agent_begin(&t);
-	ok(pt_file_read(port_file, &file, &err) == 0 && (unsigned)strtoul(file.p, NULL, 10) == pt_agent_port(t.a), "the port file");
+	ok(pt_file_read(port_file, &file, &err) == 0 && (unsigned)strtoul(file.p, NULL, 10) == pt_agent_port(t.a),
+	   "the port file");
 	is_int(until("/readyz", 200, &b), 200, "ready once the link is up");
 	is_int(http("GET", "/livez", &b), 200, "alive");
 	ok(fake_until(gw, gw->accepted == 1 && started == 2), "one done, one running");
@@ -90,7 +91,8 @@ static void test_up(void)
 	ok(strstr(b.p, "\"ok\": true"), "%s", b.p);
 	is_int(http("GET", "/api/v1/test/health", &b), 200, "health");
 	is_json(&b, "health");
-	ok(strstr(b.p, "\"agent_name\": \"warehouse\"") && strstr(b.p, "\"key_id\": \"key_1\"") && strstr(b.p, "\"busy\": 1"), "tells names and slots");
+	ok(strstr(b.p, "\"agent_name\": \"warehouse\"") && strstr(b.p, "\"key_id\": \"key_1\"") && strstr(b.p, "\"busy\": 1"),
+	   "tells names and slots");
 	ok(!strstr(b.p, "pts_1"), "and no secret");
 	is_int(http("POST", "/api/v1/test/reachability", &b), 200, "reachability");
 	is_json(&b, "its answer");
@@ -108,7 +110,8 @@ static void test_up(void)
 		if (*line == '#')
 			continue;
 		samples++;
-		bad += n == 0 || !strrchr(line, ' ') || strspn(strrchr(line, ' ') + 1, "0123456789.-") != strlen(strrchr(line, ' ') + 1);
+		bad += n == 0 || !strrchr(line, ' ') ||
+		       strspn(strrchr(line, ' ') + 1, "0123456789.-") != strlen(strrchr(line, ' ') + 1);
 	}
 	ok(samples > 30 && !bad, "%d samples, all of the right form", samples);
 	is_int(http("GET", "/actuator/prometheus", &b), 200, "the same at the other path");

@@ -1,4 +1,5 @@
 /* The spool by one thread: what comes back, in which order, after which damage, and what is left on disk. */
+#include "agent/spool_int.h"
 #include "spool_util.h"
 #include "base/log.h"
 #include <signal.h>
@@ -379,9 +380,10 @@ int main(void)
 {
 	char dir[64];
 
-	temp_dir(dir);
+	temp_dir_quick(dir);
 	if (pt_log_init("error", "plain", 0, &err) < 0)
 		return 1;
+	ok(spool_crc32c(0, "123456789", 9) == 0xe3069283, "the checksum is CRC-32C");
 	test_bodies(dir);
 	test_order(dir);
 	test_crash_points(dir);
