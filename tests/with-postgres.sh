@@ -39,6 +39,7 @@ done
 
 dir=$(mktemp -d /tmp/postern-pg.XXXXXX) # short: a Unix socket's path has 107 bytes at most
 server='' child=''
+# shellcheck disable=SC2317 # reached by the trap below, which this version does not see
 cleanup() {
 	status=$?
 	trap '' INT TERM HUP

@@ -2,231 +2,19 @@
  *
  * A statement costs two round trips before its rows: BEGIN, the time limit, Parse and Describe go out together (pipeline), then
  * Bind and Execute.  Rows come in libpq's single-row mode, in binary when all columns' types are known, else as text (libpq has one
- * format for all columns).  A plain SELECT without parameters is sent as COPY (…) TO STDOUT instead: the same bytes per value, at
- * half of the client's work per row, since libpq makes no result object of each.  A read-only statement ends with ROLLBACK, so that no SET of its stays in the session; a writing one
- * with COMMIT, once its rows were read to the end.  No setting is changed outside of the transaction.
- *
- * Cancel and deadline: every wait is a poll on the socket and the token.  The cancel request goes to the server from a thread of its
- * own, since PQcancel() blocks; the answer is awaited for a bounded time, then the connection is given up. */
-#include "connector/pg_conn.h"
+ * format for all columns).  A plain SELECT without parameters is sent as COPY instead (pg_copy.h).  A read-only statement ends with
+ * ROLLBACK, so that no SET of its stays in the session; a writing one with COMMIT, once its rows were read to the end.  No setting
+ * is changed outside of the transaction. */
+#include "connector/pg_copy.h"
 #include "base/clock.h"
 #include "connector/value_text.h"
-#include <arpa/inet.h>
-#include <poll.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
-#include <strings.h>
-#include <sys/eventfd.h>
 
-enum { END_MS = 5000, COMMIT_MS = 60000, TIMEOUT_GRACE_MS = 500, PARAMS_TEXT_MAX = 64 << 20, MAX_PARAMS = 65535 };
+enum { TIMEOUT_GRACE_MS = 500, PARAMS_TEXT_MAX = 64 << 20, MAX_PARAMS = 65535 };
 
 static struct pg_conn *pg(struct pt_conn *c)
 {
 	return pt_container_of(c, struct pg_conn, base);
-}
-
-/* --- waiting and errors --- */
-static int lost(struct pg_conn *c, const char *why, struct pt_err *err)
-{
-	const char *text = why ? why : PQerrorMessage(c->db);
-	size_t n = strcspn(text, "\n");
-
-	c->broken = true;
-	(void)pt_fail(err, PT_E_CONNECTION_LOST, "the connection to the server was lost%s%.*s", n ? ": " : "", (int)n, text);
-	return pt_hint(err, "look at the server's log: was it stopped, or does something on the way cut idle connections?");
-}
-
-/* Until a result can be taken without blocking. */
-static int wait_ready(struct pg_conn *c, const struct pt_cancel *cancel, int64_t end_ms, struct pt_err *err)
-{
-	for (;;) {
-		int unsent = PQflush(c->db), rc;
-		int64_t left = end_ms == INT64_MAX ? -1 : end_ms - pt_mono_ms(); /* pt_cancel_poll(): -1 is no limit */
-
-		if (end_ms != INT64_MAX && left < 0)
-			left = 0;
-		/* not read before it is needed: libpq would move all that it has for every piece more */
-		if (!PQisBusy(c->db))
-			return PT_OK;
-		if (!PQconsumeInput(c->db) || unsent < 0)
-			return lost(c, NULL, err);
-		if (!PQisBusy(c->db))
-			return PT_OK;
-		rc = pt_cancel_poll(cancel, PQsocket(c->db), (short)(POLLIN | (unsent ? POLLOUT : 0)), (int)left, err);
-		if (rc < 0)
-			return rc;
-	}
-}
-
-static inline int next_result(struct pg_conn *c, PGresult **ret, struct pt_err *err)
-{
-	int rc = PQisBusy(c->db) ? wait_ready(c, c->cancel, INT64_MAX, err) : PT_OK;
-
-	if (rc == 0)
-		*ret = PQgetResult(c->db);
-	return rc;
-}
-
-/* What a failed result means; res may be NULL. */
-static int query_error(struct pg_conn *c, const PGresult *res, struct pt_err *err)
-{
-	const char *state = res ? PQresultErrorField(res, PG_DIAG_SQLSTATE) : NULL;
-	const char *text = res ? PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY) : NULL;
-	const char *at = res ? PQresultErrorField(res, PG_DIAG_STATEMENT_POSITION) : NULL;
-	const char *hint = res ? PQresultErrorField(res, PG_DIAG_MESSAGE_HINT) : NULL;
-	enum pt_code code = PT_E_QUERY;
-
-	if (!state)
-		return PQstatus(c->db) == CONNECTION_BAD ? lost(c, NULL, err)
-							 : pt_fail(err, PT_E_PROTOCOL, "%.300s", PQerrorMessage(c->db));
-	if (strcmp(state, "57014") == 0 && pt_cancel_check(c->cancel, err) < 0)
-		return err->code;
-	if (!strncmp(state, "08", 2) || !strcmp(state, "57P01") || !strcmp(state, "57P02") || !strcmp(state, "57P03") ||
-	    !strcmp(state, "57P05") || !strcmp(state, "25P03")) {
-		code = PT_E_CONNECTION_LOST;
-		c->broken = true;
-	} else if (strcmp(state, "42501") == 0) {
-		code = PT_E_SOURCE_DENIED;
-	}
-	if (at)
-		(void)pt_fail(err, code, "%.300s (at character %s)", text ? text : "error", at);
-	else
-		(void)pt_fail(err, code, "%.300s", text ? text : "error");
-	pt_native(err, state);
-	if (strcmp(state, "25006") == 0)
-		return pt_hint(err, "set mode: write to let the operation change data");
-	if (hint)
-		(void)pt_hint(err, "%.200s", hint);
-	return code;
-}
-
-/* --- cancel --- */
-struct canceller {
-	PGcancel *request;
-	int done; /* eventfd */
-	_Atomic int refs;
-};
-
-static void canceller_unref(struct canceller *k)
-{
-	if (atomic_fetch_sub(&k->refs, 1) > 1)
-		return;
-	PQfreeCancel(k->request);
-	pt_closep(&k->done);
-	free(k);
-}
-
-static void *canceller_run(void *arg)
-{
-	struct canceller *k = arg;
-	char why[256];
-	uint64_t one = 1;
-
-	/* The result says nothing that the statement's end will not say. */
-	(void)PQcancel(k->request, why, sizeof(why));
-	while (write(k->done, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
-	canceller_unref(k);
-	return NULL;
-}
-
-/* Ask the server to stop, and wait (bounded) until it has got that: a late cancel would hit the connection's next statement. */
-static bool send_cancel(struct pg_conn *c)
-{
-	struct canceller *k = calloc(1, sizeof(*k));
-	struct pt_err ignored;
-	pthread_attr_t attr;
-	pthread_t t;
-	bool sent;
-
-	if (!k)
-		return false;
-	*k = (struct canceller) { .request = PQgetCancel(c->db), .done = eventfd(0, EFD_CLOEXEC), .refs = 2 };
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	sent = k->request && k->done >= 0 && pthread_create(&t, &attr, canceller_run, k) == 0;
-	pthread_attr_destroy(&attr);
-	if (sent)
-		sent = pt_cancel_poll(NULL, k->done, POLLIN, END_MS, &ignored) == 0;
-	else
-		k->refs = 1;
-	canceller_unref(k);
-	return sent;
-}
-
-/* Take all results of what was sent until the connection is idle.  False: it cannot be used any more. */
-static bool drain(struct pg_conn *c)
-{
-	int64_t end = pt_mono_ms() + END_MS;
-	struct pt_err ignored;
-	char *copy;
-
-	for (;;) {
-		PGresult *res;
-		ExecStatusType st;
-
-		if (wait_ready(c, NULL, end, &ignored) < 0)
-			return false;
-		res = PQgetResult(c->db);
-		st = PQresultStatus(res);
-		PQclear(res);
-		if (!res && PQpipelineStatus(c->db) == PQ_PIPELINE_OFF)
-			return PQstatus(c->db) == CONNECTION_OK;
-		if (st == PGRES_PIPELINE_SYNC)
-			return PQexitPipelineMode(c->db) == 1;
-		if (PQstatus(c->db) == CONNECTION_BAD)
-			return false;
-		if (st == PGRES_COPY_IN)
-			(void)PQputCopyEnd(c->db, "not supported");
-		while (st == PGRES_COPY_OUT && pt_mono_ms() < end) {
-			int n = PQgetCopyData(c->db, &copy, 1);
-
-			if (n > 0)
-				PQfreemem(copy);
-			else if (n < 0)
-				break;
-			else if (pt_cancel_poll(NULL, PQsocket(c->db), POLLIN, END_MS, &ignored) < 0 || !PQconsumeInput(c->db))
-				return false;
-		}
-	}
-}
-
-/* One command without rows or with few, outside of a pipeline; ret may be NULL. */
-static int run1(struct pg_conn *c, const char *sql, PGresult **ret, struct pt_err *err)
-{
-	PGresult *res = NULL, *last = NULL;
-	int rc = PQsendQueryParams(c->db, sql, 0, NULL, NULL, NULL, NULL, 0) ? PT_OK : lost(c, NULL, err);
-
-	c->running = true;
-	while (rc == 0 && (rc = next_result(c, &res, err)) == 0 && res) {
-		PQclear(last);
-		last = res;
-	}
-	c->running = rc < 0;
-	if (rc == 0 && PQresultStatus(last) != PGRES_COMMAND_OK && PQresultStatus(last) != PGRES_TUPLES_OK)
-		rc = query_error(c, last, err);
-	if (rc == 0 && ret)
-		*ret = last;
-	else
-		PQclear(last);
-	return rc;
-}
-
-/* End the transaction; not stopped by the token, but bounded. */
-static int end_transaction(struct pg_conn *c, bool commit, struct pt_err *err)
-{
-	struct pt_cancel limit = { .fd = -1, .deadline_ms = pt_mono_ms() + (commit ? COMMIT_MS : END_MS) };
-	const struct pt_cancel *saved = c->cancel;
-	int rc;
-
-	c->active = false;
-	c->cancel = &limit;
-	rc = c->broken ? lost(c, NULL, err) : run1(c, commit ? "COMMIT" : "ROLLBACK", NULL, err);
-	c->cancel = saved;
-	if (rc == PT_E_DEADLINE)
-		rc = lost(c, "the server did not answer the end of the transaction: its outcome is not known", err);
-	return rc;
 }
 
 static void statement_release(struct pg_conn *c)
@@ -237,21 +25,6 @@ static void statement_release(struct pg_conn *c)
 	c->cols = NULL;
 	c->n_cols = 0;
 	pt_builder_release(&c->builder);
-}
-
-/* Stop the statement, if it runs, and undo it.  Afterwards the connection is idle or broken. */
-static void stop(struct pg_conn *c)
-{
-	struct pt_err ignored;
-
-	if (!c->active)
-		return;
-	if (!c->broken && c->running && !send_cancel(c))
-		c->broken = true;
-	if (!c->broken && PQtransactionStatus(c->db) == PQTRANS_ACTIVE && !drain(c))
-		c->broken = true;
-	c->running = false;
-	(void)end_transaction(c, false, &ignored);
 }
 
 /* --- types of the result's columns --- */
@@ -314,14 +87,14 @@ static int lookup_types(struct pg_conn *c, const PGresult *desc, bool *ret_asked
 	rc = pt_buf_done(&sql, err);
 	if (rc == 0 && unknown) {
 		*ret_asked = true;
-		rc = run1(c, sql.p, &res, err);
+		rc = pg_run(c, sql.p, &res, err);
 		for (int i = 0; rc == 0 && i < PQntuples(res); i++)
 			rc = named_add(c, res, i, err);
 		PQclear(res);
 	}
 	if (rc == 0 && money && c->money_scale < 0) {
 		*ret_asked = true;
-		rc = run1(c, "SELECT pg_catalog.scale(0::pg_catalog.money::pg_catalog.numeric)", &res, err);
+		rc = pg_run(c, "SELECT pg_catalog.scale(0::pg_catalog.money::pg_catalog.numeric)", &res, err);
 		if (rc == 0) {
 			c->money_scale = (int)strtol(PQgetvalue(res, 0, 0), NULL, 10);
 			PQclear(res);
@@ -461,12 +234,12 @@ static int prepare(struct pg_conn *c, const char *sql, PGresult **ret_desc, stru
 	       (!limit || PQsendQueryParams(c->db, set, 0, NULL, NULL, NULL, NULL, 0)) &&
 	       PQsendPrepare(c->db, "", sql, 0, NULL) && PQsendDescribePrepared(c->db, "") && PQpipelineSync(c->db);
 	if (!sent)
-		return lost(c, NULL, err);
+		return pg_lost(c, NULL, err);
 	for (;;) {
 		PGresult *res = NULL;
 		ExecStatusType st;
 
-		next = next_result(c, &res, err);
+		next = pg_next_result(c, &res, err);
 		if (next < 0) {
 			PQclear(*ret_desc);
 			*ret_desc = NULL;
@@ -475,7 +248,7 @@ static int prepare(struct pg_conn *c, const char *sql, PGresult **ret_desc, stru
 		st = PQresultStatus(res);
 		if (!res) {
 			if (PQstatus(c->db) == CONNECTION_BAD)
-				return rc < 0 ? rc : lost(c, NULL, err);
+				return rc < 0 ? rc : pg_lost(c, NULL, err);
 			continue;
 		}
 		if (st == PGRES_PIPELINE_SYNC) {
@@ -484,7 +257,7 @@ static int prepare(struct pg_conn *c, const char *sql, PGresult **ret_desc, stru
 		}
 		seen++;
 		if (rc == 0 && st != PGRES_COMMAND_OK)
-			rc = query_error(c, res, err);
+			rc = pg_query_error(c, res, err);
 		if (rc == 0 && seen == wanted)
 			*ret_desc = res;
 		else
@@ -492,40 +265,8 @@ static int prepare(struct pg_conn *c, const char *sql, PGresult **ret_desc, stru
 	}
 	c->running = false;
 	if (!PQexitPipelineMode(c->db) && rc == 0)
-		rc = lost(c, NULL, err);
+		rc = pg_lost(c, NULL, err);
 	return rc;
-}
-
-/* May the statement be put into COPY (…) TO STDOUT?  It was parsed by itself before, so that it cannot break out of the parentheses;
- * what may stand there besides is not tried. */
-static bool copyable(const struct pg_conn *c, const char *sql)
-{
-	static const char *const words[] = { "SELECT", "WITH", "VALUES", "TABLE" };
-
-	/* not every server that speaks the protocol has it: Redshift says 8.0, CockroachDB says who it is */
-	if (c->write || !c->n_cols || strchr(sql, ';') || PQserverVersion(c->db) < 120000 ||
-	    PQparameterStatus(c->db, "crdb_version"))
-		return false;
-	sql += strspn(sql, " \t\r\n(");
-	for (size_t i = 0; i < PT_COUNT(words); i++)
-		if (strncasecmp(sql, words[i], strlen(words[i])) == 0)
-			return true;
-	return false;
-}
-
-static bool send_copy(struct pg_conn *c, const char *sql)
-{
-	size_t size = strlen(sql) + 64;
-	char *text = malloc(size);
-	bool sent = false;
-
-	if (text) {
-		snprintf(text, size, "COPY (%s\n) TO STDOUT (FORMAT binary)",
-			 sql); /* a comment may end the statement's last line */
-		sent = PQsendQueryParams(c->db, text, 0, NULL, NULL, NULL, NULL, 1);
-	}
-	free(text);
-	return sent;
 }
 
 static int execute(struct pg_conn *c, const struct pt_query *q, const struct bound *b, struct pt_err *err)
@@ -543,7 +284,7 @@ static int execute(struct pg_conn *c, const struct pt_query *q, const struct bou
 	PQclear(desc);
 	if (rc == 0 && text) {
 		asked = true;
-		rc = run1(c,
+		rc = pg_run(c,
 			  "SELECT pg_catalog.set_config('DateStyle', 'ISO', true), pg_catalog.set_config('IntervalStyle', "
 			  "'iso_8601', true), "
 			  "pg_catalog.set_config('extra_float_digits', '1', true), pg_catalog.set_config('bytea_output', 'hex', "
@@ -553,31 +294,29 @@ static int execute(struct pg_conn *c, const struct pt_query *q, const struct bou
 	if (rc < 0)
 		return rc;
 	c->running = true;
-	c->copy = !b->n && !text && copyable(c, q->sql);
+	c->copy = !b->n && !text && pg_copy_can(c, q->sql);
 	c->copying = c->copy_head = false;
 	if (c->copy)
-		return send_copy(c, q->sql) ? PT_OK : lost(c, NULL, err);
+		return pg_copy_send(c, q->sql) ? PT_OK : pg_lost(c, NULL, err);
 	/* Statements of ours in between have taken the place of the unnamed prepared one: then it is parsed again. */
 	sent = asked ? PQsendQueryParams(c->db, q->sql, b->n, NULL, b->values, NULL, NULL, !text)
 		     : PQsendQueryPrepared(c->db, "", b->n, b->values, NULL, NULL, !text);
-	return sent && PQsetSingleRowMode(c->db) ? PT_OK : lost(c, NULL, err);
+	return sent && PQsetSingleRowMode(c->db) ? PT_OK : pg_lost(c, NULL, err);
 }
 
 /* --- the stream --- */
 static int add_row(struct pg_conn *c, const PGresult *res, struct pt_err *err)
 {
 	for (size_t i = 0; i < c->n_cols; i++) {
-		struct pt_col *col = &c->builder.cols[i];
 		int rc;
 
 		if (PQgetisnull(res, 0, (int)i)) {
-			pt_add_null(col);
+			pt_add_null(&c->builder.cols[i]);
 			continue;
 		}
-		rc = c->cols[i].decode(&c->cols[i], &c->builder, col, PQgetvalue(res, 0, (int)i), PQgetlength(res, 0, (int)i),
-				       err);
+		rc = pg_add_value(c, i, PQgetvalue(res, 0, (int)i), PQgetlength(res, 0, (int)i), err);
 		if (rc < 0)
-			return pt_err_wrap(err, rc, "column '%.60s'", c->builder.defs[i].name);
+			return rc;
 	}
 	return pt_builder_end_row(&c->builder, err);
 }
@@ -591,82 +330,9 @@ static int at_end(struct pg_conn *c, const PGresult *res, struct pt_err *err)
 
 	c->affected = *n ? strtoll(n, NULL, 10) : -1;
 	do
-		rc = next_result(c, &rest, err);
+		rc = pg_next_result(c, &rest, err);
 	while (rc == 0 && rest && (PQclear(rest), true));
-	return rc < 0 ? rc : end_transaction(c, c->write, err);
-}
-
-/* One row of COPY's binary format: int16 number of fields, for each an int32 length (-1: NULL) and the bytes. */
-static int add_copy_row(struct pg_conn *c, const char *p, size_t n, struct pt_err *err)
-{
-	static const char signature[11] = "PGCOPY\n\377\r\n";
-	const char *end = p + n;
-	uint32_t len;
-	uint16_t fields;
-	int rc = PT_OK;
-
-	if (!c->copy_head) { /* signature, int32 flags, int32 length of the rest: in front of the first row */
-		if (n < 19 || memcmp(p, signature, sizeof(signature)) != 0)
-			return pt_fail(err, PT_E_PROTOCOL, "the server's COPY data has no header");
-		memcpy(&len, p + 15, 4);
-		len = ntohl(len);
-		if (len > n - 19)
-			return pt_fail(err, PT_E_PROTOCOL, "the server's COPY data has a broken header");
-		p += 19 + len;
-		c->copy_head = true;
-		if (p == end)
-			return PT_OK;
-	}
-	if (end - p < 2)
-		return pt_fail(err, PT_E_PROTOCOL, "the server's COPY data is cut");
-	memcpy(&fields, p, 2);
-	p += 2;
-	if (fields == 0xffff)
-		return PT_OK; /* the trailer */
-	if (ntohs(fields) != c->n_cols)
-		return pt_fail(err, PT_E_PROTOCOL, "the server sent %d columns in place of %zu", ntohs(fields), c->n_cols);
-	for (size_t i = 0; i < c->n_cols; i++) {
-		struct pt_col *col = &c->builder.cols[i];
-
-		if (end - p < 4)
-			return pt_fail(err, PT_E_PROTOCOL, "the server's COPY data is cut");
-		memcpy(&len, p, 4);
-		len = ntohl(len);
-		p += 4;
-		if (len == UINT32_MAX) {
-			pt_add_null(col);
-			continue;
-		}
-		if (len > (size_t)(end - p))
-			return pt_fail(err, PT_E_PROTOCOL, "the server's COPY data is cut");
-		rc = c->cols[i].decode(&c->cols[i], &c->builder, col, p, (int)len, err);
-		if (rc < 0)
-			return pt_err_wrap(err, rc, "column '%.60s'", c->builder.defs[i].name);
-		p += len;
-	}
-	return pt_builder_end_row(&c->builder, err);
-}
-
-/* The next piece of COPY data: 0 taken, or an error; at their end c->copying becomes false and the result follows. */
-static int take_copy(struct pg_conn *c, struct pt_err *err)
-{
-	char *p = NULL;
-	int n = PQgetCopyData(c->db, &p, 1), rc;
-
-	if (n == 0) {
-		if (!PQconsumeInput(c->db))
-			return lost(c, NULL, err);
-		n = PQgetCopyData(c->db, &p, 1);
-	}
-	if (n == 0)
-		return pt_cancel_poll(c->cancel, PQsocket(c->db), POLLIN, -1, err);
-	if (n < 0) {
-		c->copying = false; /* -2 as well: the result says what is wrong */
-		return PT_OK;
-	}
-	rc = add_copy_row(c, p, (size_t)n, err);
-	PQfreemem(p);
-	return rc;
+	return rc < 0 ? rc : pg_end(c, c->write, err);
 }
 
 /* One result: a row (0), the end (1), or an error. */
@@ -696,7 +362,7 @@ static int take(struct pg_conn *c, PGresult *res, struct pt_err *err)
 		return pt_hint(err, "use SELECT or INSERT");
 	default:
 		c->running = false;
-		return query_error(c, res, err);
+		return pg_query_error(c, res, err);
 	}
 }
 
@@ -710,12 +376,12 @@ static int fill(struct pg_conn *c, struct pt_err *err)
 		PGresult *res = NULL;
 
 		if (c->copying) {
-			rc = take_copy(c, err);
+			rc = pg_copy_take(c, err);
 			continue;
 		}
-		rc = next_result(c, &res, err);
+		rc = pg_next_result(c, &res, err);
 		if (rc == 0 && !res)
-			rc = lost(c, NULL, err);
+			rc = pg_lost(c, NULL, err);
 		if (rc == 0)
 			rc = take(c, res, err);
 		PQclear(res);
@@ -743,7 +409,7 @@ static int stream_next(struct ArrowArrayStream *s, struct ArrowArray *ret)
 	if (fill(c, err) < 0) {
 		struct pt_err kept = *err;
 
-		stop(c);
+		pg_stop(c);
 		*err = kept;
 		return EIO;
 	}
@@ -763,7 +429,7 @@ static void stream_release(struct ArrowArrayStream *s)
 {
 	struct pg_conn *c = s->private_data;
 
-	stop(c);
+	pg_stop(c);
 	statement_release(c);
 	c->cancel = NULL;
 	s->release = NULL;
@@ -779,7 +445,7 @@ static int pg_query(struct pt_conn *base, const struct pt_query *q, struct Arrow
 	c->affected = -1;
 	c->base.stream_err = (struct pt_err) { 0 };
 	if (rc == 0 && c->broken)
-		rc = lost(c, "the connection was given up after an earlier error", err);
+		rc = pg_lost(c, "the connection was given up after an earlier error", err);
 	if (rc == 0)
 		rc = bind_params(q->params, &b, err);
 	if (rc == 0) {
@@ -787,7 +453,7 @@ static int pg_query(struct pt_conn *base, const struct pt_query *q, struct Arrow
 		c->write = q->write;
 		rc = execute(c, q, &b, err);
 		if (rc < 0) {
-			stop(c);
+			pg_stop(c);
 			statement_release(c);
 			c->cancel = NULL;
 		}
@@ -828,7 +494,7 @@ static int pg_open(struct pt_conn **ret, const json_t *connect_args, const struc
 	rc = pg_connect(&c->db, connect_args, cancel, err);
 	if (rc == 0) {
 		c->cancel = cancel;
-		rc = run1(c, "SELECT (extract(epoch FROM current_setting('statement_timeout')::interval) * 1000)::bigint", &res,
+		rc = pg_run(c, "SELECT (extract(epoch FROM current_setting('statement_timeout')::interval) * 1000)::bigint", &res,
 			  err);
 		c->cancel = NULL;
 	}

@@ -6,7 +6,7 @@
  *
  * A lock file beside the database keeps a second gateway out: both would lease the same work. */
 #include "db/backend.h"
-#include "db/db_sqlite.h"
+#include "db/db_sqlite_conn.h"
 #include "os/file.h"
 #include <fcntl.h>
 #include <pthread.h>
@@ -16,32 +16,7 @@
 
 enum {
 	MAX_READERS = 16,
-	BUSY_MS = 5000,      /* a backup or the sqlite3 shell may hold the file for a moment */
 	VACUUM_PAGES = 2000, /* pages given back in one write transaction */
-};
-
-enum ctl { BEGIN_READ, BEGIN_WRITE, SNAPSHOT, COMMIT, ROLLBACK, MARK, RELEASE, UNDO, N_CTL };
-static const char *const ctl_sql[N_CTL] = {
-	[BEGIN_READ] = "BEGIN",
-	[BEGIN_WRITE] = "BEGIN IMMEDIATE",
-	[SNAPSHOT] = "SELECT rootpage FROM sqlite_schema LIMIT 1", /* BEGIN alone takes the snapshot at the first read only */
-	[COMMIT] = "COMMIT",
-	[ROLLBACK] = "ROLLBACK",
-	[MARK] = "SAVEPOINT m",
-	[RELEASE] = "RELEASE m",
-	[UNDO] = "ROLLBACK TO m",
-};
-
-/* A prepared scan.  Busy while its rows are read: a scan inside the same scan needs a second one. */
-struct scan_stmt {
-	struct scan_stmt *next;
-	struct pt_sql_scan q;
-	sqlite3_stmt *s;
-	bool busy;
-};
-struct conn_table {
-	sqlite3_stmt *verb[PT_SQL_VERBS];
-	struct scan_stmt *scans;
 };
 
 /* What undo() has to do. */
@@ -60,9 +35,7 @@ struct sqlite_tx {
 struct conn {
 	struct sqlite_tx tx;
 	struct conn *next; /* idle readers */
-	sqlite3 *h;
-	sqlite3_stmt *ctl[N_CTL];
-	struct conn_table tables[];
+	struct pt_sqlite_conn *sq;
 };
 struct sqlite_db {
 	struct pt_db base;
@@ -87,127 +60,24 @@ static struct conn *conn_of(const struct pt_tx *tx)
 	return pt_container_of(tx, struct conn, tx.base);
 }
 
-/* Connections */
-
-static void conn_free(struct sqlite_db *db, struct conn *c)
+static void conn_free(struct conn *c)
 {
 	if (!c)
 		return;
-	for (int i = 0; i < N_CTL; i++)
-		(void)sqlite3_finalize(c->ctl[i]);
-	for (size_t i = 0; i < db->n_tables; i++) {
-		struct scan_stmt *s;
-
-		for (int v = 0; v < PT_SQL_VERBS; v++)
-			(void)sqlite3_finalize(c->tables[i].verb[v]);
-		while ((s = c->tables[i].scans)) {
-			c->tables[i].scans = s->next;
-			(void)sqlite3_finalize(s->s);
-			free(s);
-		}
-	}
-	(void)sqlite3_close(c->h); /* the last one folds the log into the file; a failure leaves that to the next open */
+	pt_sqlite_conn_close(c->sq);
 	free(c);
 }
 
-static int conn_open(struct sqlite_db *db, bool write, struct conn **ret, struct pt_err *err)
+static int conn_new(struct sqlite_db *db, bool write, struct conn **ret, struct pt_err *err)
 {
-	/* The cache holds the pages that a commit group changes.  Checkpoints each 16 MiB of log: the same hot pages are
-	 * written to the file once per checkpoint, not once per commit.  auto_vacuum must precede the first table, it lets
-	 * maintain() shrink the file. */
-	static const char writer_pragmas[] = "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
-					     "PRAGMA wal_autocheckpoint=4096; PRAGMA journal_size_limit=67108864;"
-					     "PRAGMA cache_size=-8192; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY;"
-					     "PRAGMA trusted_schema=OFF";
-	static const char reader_pragmas[] =
-		"PRAGMA query_only=ON; PRAGMA cache_size=-1024; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY;"
-		"PRAGMA trusted_schema=OFF";
-	struct conn *c = calloc(1, sizeof(*c) + db->n_tables * sizeof(c->tables[0]));
-	int rc = PT_OK;
+	struct conn *c = calloc(1, sizeof(*c));
+	int rc = c ? pt_sqlite_conn_open(&c->sq, db->path, write, db->layouts, db->n_tables, err) : pt_fail_oom(err);
 
-	if (!c)
-		return pt_fail_oom(err);
-	c->tx.base = (struct pt_tx) { .db = &db->base, .write = write };
-	if (sqlite3_open_v2(db->path, &c->h, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, NULL) !=
-		    SQLITE_OK ||
-	    sqlite3_extended_result_codes(c->h, 1) != SQLITE_OK || sqlite3_busy_timeout(c->h, BUSY_MS) != SQLITE_OK)
-		rc = c->h ? pt_sql_fail(c->h, err, "open") : pt_fail_oom(err);
-	if (rc == 0 && write)
-		rc = pt_sqlite_check(c->h, err); /* the pragmas would change a file that is not ours */
-	if (rc == 0)
-		rc = pt_sql_exec(c->h, write ? writer_pragmas : reader_pragmas, err);
-	for (int i = 0; rc == 0 && i < N_CTL; i++)
-		if (sqlite3_prepare_v3(c->h, ctl_sql[i], -1, SQLITE_PREPARE_PERSISTENT, &c->ctl[i], NULL) != SQLITE_OK)
-			rc = pt_sql_fail(c->h, err, "prepare");
-	if (rc < 0) {
-		conn_free(db, c);
-		return rc;
-	}
-	*ret = c;
-	return PT_OK;
-}
-
-static int prepare(struct conn *c, struct pt_buf *text, sqlite3_stmt **ret, struct pt_err *err)
-{
-	int rc = pt_buf_done(text, err);
-
-	if (rc == 0 && sqlite3_prepare_v3(c->h, text->p, -1, SQLITE_PREPARE_PERSISTENT, ret, NULL) != SQLITE_OK)
-		rc = pt_sql_fail(c->h, err, "prepare");
+	if (rc < 0)
+		conn_free(c);
+	else
+		*ret = c;
 	return rc;
-}
-
-static int verb_stmt(struct conn *c, const struct pt_layout *l, size_t table, enum pt_sql_verb verb, sqlite3_stmt **ret,
-		     struct pt_err *err)
-{
-	sqlite3_stmt **s = &c->tables[table].verb[verb];
-
-	if (!*s) {
-		pt_auto_buf b = PT_BUF_INIT(64 * 1024);
-		int rc;
-
-		pt_sql_verb(&b, l, verb);
-		rc = prepare(c, &b, s, err);
-		if (rc < 0)
-			return rc;
-	}
-	*ret = *s;
-	return PT_OK;
-}
-
-static int scan_stmt(struct conn *c, const struct pt_layout *l, size_t table, const struct pt_sql_scan *q, struct scan_stmt **ret,
-		     struct pt_err *err)
-{
-	struct scan_stmt *s = c->tables[table].scans;
-	pt_auto_buf b = PT_BUF_INIT(64 * 1024);
-	int rc;
-
-	while (s && (s->busy || s->q.order != q->order || s->q.n_eq != q->n_eq || s->q.bound != q->bound || s->q.desc != q->desc))
-		s = s->next;
-	if (!s) {
-		s = calloc(1, sizeof(*s));
-		if (!s)
-			return pt_fail_oom(err);
-		s->q = *q;
-		pt_sql_scan(&b, l, q);
-		rc = prepare(c, &b, &s->s, err);
-		if (rc < 0) {
-			free(s);
-			return rc;
-		}
-		s->next = c->tables[table].scans;
-		c->tables[table].scans = s;
-	}
-	*ret = s;
-	return PT_OK;
-}
-
-static int run_ctl(struct conn *c, enum ctl what, struct pt_err *err)
-{
-	sqlite3_stmt *s = c->ctl[what];
-	int rc = sqlite3_step(s), failed = rc == SQLITE_DONE || rc == SQLITE_ROW ? 0 : pt_sql_fail(c->h, err, ctl_sql[what]);
-
-	(void)sqlite3_reset(s); /* repeats the failure of the step */
-	return failed;
 }
 
 /* Inside a transaction */
@@ -228,7 +98,7 @@ static int start(struct sqlite_tx *tx, struct pt_err *err)
 		return broken(err);
 	if (tx->begun)
 		return PT_OK;
-	rc = run_ctl(conn_of(&tx->base), BEGIN_WRITE, err);
+	rc = pt_sqlite_ctl(conn_of(&tx->base)->sq, PT_SQL_BEGIN_WRITE, err);
 	tx->begun = rc == 0;
 	return rc;
 }
@@ -244,10 +114,10 @@ static int start_write(struct sqlite_tx *tx, struct pt_err *err)
 	rc = start(tx, err);
 	if (rc < 0 || tx->mark != MARK_WANTED)
 		return rc;
-	if (tx->saved && (rc = run_ctl(c, RELEASE, err)) < 0)
+	if (tx->saved && (rc = pt_sqlite_ctl(c->sq, PT_SQL_RELEASE, err)) < 0)
 		return rc;
 	tx->saved = false;
-	rc = run_ctl(c, MARK, err);
+	rc = pt_sqlite_ctl(c->sq, PT_SQL_MARK, err);
 	if (rc < 0)
 		return rc;
 	tx->saved = true;
@@ -259,7 +129,7 @@ static int start_write(struct sqlite_tx *tx, struct pt_err *err)
  * committed. */
 static int after_failure(struct sqlite_tx *tx, int rc)
 {
-	if (tx->begun && sqlite3_get_autocommit(conn_of(&tx->base)->h))
+	if (tx->begun && sqlite3_get_autocommit(conn_of(&tx->base)->sq->h))
 		tx->broken = true;
 	return rc;
 }
@@ -274,7 +144,7 @@ static int sqlite_get(struct pt_tx *base, const struct pt_table *t, void *rec, s
 	sqlite3_stmt *s;
 	int rc = start(tx, err), step;
 
-	if (rc < 0 || (rc = verb_stmt(c, l, i, PT_SQL_GET, &s, err)) < 0)
+	if (rc < 0 || (rc = pt_sqlite_verb(c->sq, i, PT_SQL_GET, &s, err)) < 0)
 		return rc;
 	for (size_t k = 0; rc == 0 && k < l->n_key; k++)
 		rc = pt_sql_bind(s, (int)k + 1, &t->shape->fields[k], rec, err);
@@ -284,7 +154,7 @@ static int sqlite_get(struct pt_tx *base, const struct pt_table *t, void *rec, s
 	if (step == SQLITE_DONE)
 		rc = pt_fail(err, PT_E_NOT_FOUND, "%s: no such row", t->name);
 	else if (step != SQLITE_ROW)
-		rc = after_failure(tx, pt_sql_fail(c->h, err, t->name));
+		rc = after_failure(tx, pt_sql_fail(c->sq->h, err, t->name));
 	for (size_t k = l->n_key; rc == 0 && k < t->shape->n; k++)
 		rc = pt_sql_load(s, (int)(k - l->n_key), &t->shape->fields[k], rec, err);
 	(void)sqlite3_reset(s); /* repeats the failure of the step */
@@ -302,7 +172,7 @@ static int write_row(struct pt_tx *base, const struct pt_table *t, const void *r
 	int rc = start_write(tx, err), step;
 
 	if (rc < 0 || (verb != PT_SQL_REMOVE && (rc = pt_layout_check(l, rec, err)) < 0) ||
-	    (rc = verb_stmt(c, l, i, verb, &s, err)) < 0)
+	    (rc = pt_sqlite_verb(c->sq, i, verb, &s, err)) < 0)
 		return rc;
 	n_params = verb == PT_SQL_REMOVE ? l->n_key : t->shape->n;
 	for (size_t k = 0; rc == 0 && k < n_params; k++)
@@ -311,10 +181,10 @@ static int write_row(struct pt_tx *base, const struct pt_table *t, const void *r
 		return rc;
 	step = sqlite3_step(s);
 	if ((step & 0xff) == SQLITE_CONSTRAINT)
-		rc = pt_sql_conflict(c->h, l, err);
+		rc = pt_sql_conflict(c->sq->h, l, err);
 	else if (step != SQLITE_DONE)
-		rc = after_failure(tx, pt_sql_fail(c->h, err, t->name));
-	else if (verb != PT_SQL_INSERT && sqlite3_changes(c->h) == 0)
+		rc = after_failure(tx, pt_sql_fail(c->sq->h, err, t->name));
+	else if (verb != PT_SQL_INSERT && sqlite3_changes(c->sq->h) == 0)
 		rc = pt_fail(err, PT_E_NOT_FOUND, "%s: no such row", t->name);
 	(void)sqlite3_reset(s); /* repeats the failure of the step */
 	if (rc == 0)
@@ -365,13 +235,13 @@ static int sqlite_scan(struct pt_tx *base, const struct pt_table *t, const struc
 	pt_auto(pt_freep) void *rec = calloc(1, t->shape->size);
 	struct pt_sql_scan text = { .n_eq = q->n_eq, .desc = q->desc };
 	const struct pt_field *bound;
-	struct scan_stmt *s = NULL;
+	struct pt_sqlite_scan *s = NULL;
 	int rc = rec ? start(tx, err) : pt_fail_oom(err), step = SQLITE_DONE;
 
 	if (rc < 0 || (rc = pt_layout_scan(l, q, &text.order, &bound, err)) < 0)
 		return rc;
 	text.bound = !bound ? PT_SQL_NO_BOUND : q->has_less_than ? PT_SQL_LESS_THAN : PT_SQL_BEYOND;
-	if ((rc = scan_stmt(c, l, i, &text, &s, err)) < 0 || (rc = bind_scan(s->s, text.order, q, bound, err)) < 0)
+	if ((rc = pt_sqlite_scan(c->sq, i, &text, &s, err)) < 0 || (rc = bind_scan(s->s, text.order, q, bound, err)) < 0)
 		return rc;
 	s->busy = true;
 	while (rc == 0 && (step = sqlite3_step(s->s)) == SQLITE_ROW) {
@@ -382,7 +252,7 @@ static int sqlite_scan(struct pt_tx *base, const struct pt_table *t, const struc
 		pt_shape_release(t->shape, rec);
 	}
 	if (rc == 0 && step != SQLITE_DONE)
-		rc = after_failure(tx, pt_sql_fail(c->h, err, t->name));
+		rc = after_failure(tx, pt_sql_fail(c->sq->h, err, t->name));
 	(void)sqlite3_reset(s->s); /* repeats the failure of the step */
 	s->busy = false;
 	return rc < 0 ? rc : PT_OK;
@@ -396,8 +266,8 @@ static void end(struct sqlite_tx *tx)
 	struct sqlite_db *db = db_of(&tx->base);
 	struct conn *c = conn_of(&tx->base);
 
-	if (!sqlite3_get_autocommit(c->h) && run_ctl(c, ROLLBACK, NULL) < 0)
-		pt_assert(sqlite3_get_autocommit(c->h)); /* an I/O error may be told, but the transaction is over */
+	if (!sqlite3_get_autocommit(c->sq->h) && pt_sqlite_ctl(c->sq, PT_SQL_ROLLBACK, NULL) < 0)
+		pt_assert(sqlite3_get_autocommit(c->sq->h)); /* an I/O error may be told, but the transaction is over */
 	pthread_mutex_lock(&db->lock);
 	if (tx->base.write) {
 		db->writing = false;
@@ -438,7 +308,7 @@ static int take_reader(struct sqlite_db *db, struct conn **ret, struct pt_err *e
 		*ret = c;
 		return PT_OK;
 	}
-	rc = conn_open(db, false, ret, err);
+	rc = conn_new(db, false, ret, err);
 	if (rc < 0) {
 		pthread_mutex_lock(&db->lock);
 		db->n_readers--;
@@ -463,7 +333,7 @@ static int sqlite_begin(struct pt_db *base, bool write, struct pt_tx **ret, stru
 	c->tx = (struct sqlite_tx) { .base = { .db = base, .write = write } };
 	if (!write) {
 		c->tx.begun = true;
-		if ((rc = run_ctl(c, BEGIN_READ, err)) < 0 || (rc = run_ctl(c, SNAPSHOT, err)) < 0) {
+		if ((rc = pt_sqlite_ctl(c->sq, PT_SQL_BEGIN_READ, err)) < 0 || (rc = pt_sqlite_ctl(c->sq, PT_SQL_SNAPSHOT, err)) < 0) {
 			end(&c->tx);
 			return rc;
 		}
@@ -475,7 +345,7 @@ static int sqlite_begin(struct pt_db *base, bool write, struct pt_tx **ret, stru
 static int sqlite_commit(struct pt_tx *base, struct pt_err *err)
 {
 	struct sqlite_tx *tx = pt_container_of(base, struct sqlite_tx, base);
-	int rc = tx->broken ? broken(err) : tx->begun ? run_ctl(conn_of(base), COMMIT, err) : PT_OK;
+	int rc = tx->broken ? broken(err) : tx->begun ? pt_sqlite_ctl(conn_of(base)->sq, PT_SQL_COMMIT, err) : PT_OK;
 
 	end(tx);
 	return rc;
@@ -507,7 +377,7 @@ static int sqlite_undo(struct pt_tx *base, struct pt_err *err)
 		return broken(err);
 	if (tx->mark == MARK_WANTED || !base->dirty)
 		return PT_OK;
-	rc = run_ctl(conn_of(base), tx->mark == MARK_SET ? UNDO : ROLLBACK, err);
+	rc = pt_sqlite_ctl(conn_of(base)->sq, tx->mark == MARK_SET ? PT_SQL_UNDO : PT_SQL_ROLLBACK, err);
 	if (rc < 0)
 		return after_failure(tx, rc);
 	if (tx->mark == MARK_AT_START)
@@ -527,7 +397,7 @@ static int check_integrity(struct sqlite_db *db, struct pt_err *err)
 
 	if (rc < 0)
 		return rc;
-	h = conn_of(tx)->h;
+	h = conn_of(tx)->sq->h;
 	if (sqlite3_prepare_v2(h, "PRAGMA quick_check(1)", -1, &s, NULL) != SQLITE_OK || sqlite3_step(s) != SQLITE_ROW)
 		rc = pt_sql_fail(h, err, "integrity check");
 	else if ((text = (const char *)sqlite3_column_text(s, 0)) && strcmp(text, "ok") != 0) {
@@ -554,9 +424,9 @@ static int sqlite_maintain(struct pt_db *base, struct pt_err *err)
 		before = n_free;
 		c->tx = (struct sqlite_tx) { .base = { .db = base, .write = true } };
 		snprintf(text, sizeof(text), "PRAGMA incremental_vacuum(%d)", VACUUM_PAGES);
-		rc = pt_sql_int(c->h, "PRAGMA freelist_count", &n_free, err);
+		rc = pt_sql_int(c->sq->h, "PRAGMA freelist_count", &n_free, err);
 		if (rc == 0 && n_free && n_free < before)
-			rc = pt_sql_exec(c->h, text, err);
+			rc = pt_sql_exec(c->sq->h, text, err);
 		end(&c->tx);
 	} while (rc == 0 && n_free && n_free < before);
 	return rc;
@@ -571,10 +441,10 @@ static void sqlite_close(struct pt_db *base)
 
 		db->readers = c->next;
 		db->n_readers--;
-		conn_free(db, c);
+		conn_free(c);
 	}
 	pt_assert(!db->writing && !db->n_readers); /* transactions end before their database */
-	conn_free(db, db->writer);
+	conn_free(db->writer);
 	if (db->lock_fd >= 0)
 		(void)close(db->lock_fd); /* the lock goes with it; the file stays: removing it would race with the next owner */
 	pthread_mutex_destroy(&db->lock);
@@ -657,13 +527,15 @@ static int make_file(const char *path, struct pt_err *err)
 static int open_file(struct sqlite_db *db, struct pt_err *err)
 {
 	sqlite3_stmt *s = NULL;
+	sqlite3 *h;
 	const char *mode = NULL;
 	int rc;
 
 	if ((rc = make_file(db->path, err)) < 0 || (rc = take_lock(db, err)) < 0 ||
-	    (rc = conn_open(db, true, &db->writer, err)) < 0)
+	    (rc = conn_new(db, true, &db->writer, err)) < 0)
 		return rc;
-	if (sqlite3_prepare_v2(db->writer->h, "PRAGMA journal_mode", -1, &s, NULL) == SQLITE_OK && sqlite3_step(s) == SQLITE_ROW)
+	h = db->writer->sq->h;
+	if (sqlite3_prepare_v2(h, "PRAGMA journal_mode", -1, &s, NULL) == SQLITE_OK && sqlite3_step(s) == SQLITE_ROW)
 		mode = (const char *)sqlite3_column_text(s, 0);
 	if (!mode || strcmp(mode, "wal") != 0) {
 		(void)pt_fail(err, PT_E_UNSUPPORTED,
@@ -671,7 +543,7 @@ static int open_file(struct sqlite_db *db, struct pt_err *err)
 		rc = pt_hint(err, "put the database on a local file system");
 	}
 	(void)sqlite3_finalize(s);
-	return rc < 0 ? rc : pt_sqlite_schema(db->writer->h, db->layouts, db->n_tables, err);
+	return rc < 0 ? rc : pt_sqlite_schema(h, db->layouts, db->n_tables, err);
 }
 
 int pt_db_sqlite_open(struct pt_db **ret, const char *rest, struct pt_layout *l, size_t n, struct pt_err *err)

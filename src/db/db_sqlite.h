@@ -1,5 +1,6 @@
-/* The parts of the SQLite backend: SQL from descriptors (db_sqlite_sql.c), the schema at open (db_sqlite_schema.c), connections
- * and transactions (db_sqlite.c).  Internal to src/db.  Every function works on one connection, used by one thread at a time. */
+/* The parts of the SQLite backend: SQL from descriptors (db_sqlite_sql.c), the schema at open (db_sqlite_schema.c), a connection
+ * with its statements (db_sqlite_conn.c), transactions and the database (db_sqlite.c).  Internal to src/db.  Every function works
+ * on one connection, used by one thread at a time. */
 #ifndef PT_DB_DB_SQLITE_H
 #define PT_DB_DB_SQLITE_H
 #include "db/layout.h"
