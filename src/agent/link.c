@@ -70,14 +70,20 @@ static int next_phase(struct pt_link *l)
 	return p;
 }
 
+static void interrupt_locked(struct pt_link *l)
+{
+	l->nudged = true;
+	if (l->call)
+		pt_cancel_fire(l->call, PT_E_CANCELLED, "there is something to tell");
+}
+
 void pt_link_nudge(struct pt_agent *a)
 {
 	struct pt_link *l = &a->link;
 
 	pthread_mutex_lock(&l->lock);
-	l->nudged = true;
-	if (l->call)
-		pt_cancel_fire(l->call, PT_E_CANCELLED, "there is something to tell");
+	if (l->phase < 2) /* a goodbye says everything, and is said once: it must not be ended for less */
+		interrupt_locked(l);
 	pthread_mutex_unlock(&l->lock);
 }
 
@@ -86,11 +92,12 @@ void pt_link_phase(struct pt_agent *a, int to)
 	struct pt_link *l = &a->link;
 
 	pthread_mutex_lock(&l->lock);
-	if (to > l->phase)
+	if (to > l->phase) {
 		l->phase = to;
+		interrupt_locked(l);
+	}
 	pthread_cond_broadcast(&l->wake);
 	pthread_mutex_unlock(&l->lock);
-	pt_link_nudge(a);
 }
 
 /* A pause that ends early when the phase changes. */
