@@ -88,22 +88,28 @@ static int put(struct pt_publisher *p, struct pt_http_client *client, const stru
 	return rc;
 }
 
-/* What an answer means for the entry (docs/protocol.md, "Result"). */
+/* What an answer means for the entry (docs/protocol.md, "Result").  A refusal for good must come from a gateway, by its code: the
+ * 404 of an ingress whose backend is away, or a proxy's 400, must not cost a result. */
 enum verdict { DONE, REFUSED, AGAIN };
 
-static enum verdict judge(const struct pt_http_call *c)
+static enum verdict judge(const struct pt_http_call *c, const struct pt_buf *out)
 {
+	static const enum pt_code final[] = { PT_E_STALE, PT_E_NOT_FOUND, PT_E_INVALID, PT_E_TOO_LARGE };
+	struct pt_err ignored;
+	json_t *doc = NULL;
+	const char *code;
+	enum verdict v = AGAIN;
+
 	if (c->status / 100 == 2)
 		return DONE;
-	switch (c->status) {
-	case 409:
-	case 404:
-	case 400:
-	case 413:
-		return REFUSED;
-	default:
+	if (pt_json_parse(out->p, out->len, &doc, &ignored) < 0)
 		return AGAIN;
-	}
+	code = json_string_value(json_object_get(json_object_get(doc, "error"), "code"));
+	for (size_t i = 0; code && i < PT_COUNT(final); i++)
+		if (strcmp(code, pt_code_wire(final[i])) == 0 && c->status == pt_code_http(final[i]))
+			v = REFUSED;
+	json_decref(doc);
+	return v;
 }
 
 static void take_leases(struct pt_agent *a, const struct pt_buf *out)
@@ -147,6 +153,7 @@ static int64_t deliver(struct pt_publisher *p, struct pt_http_client **client, s
 	pt_auto_buf out = PT_BUF_INIT(ANSWER_MAX);
 	struct pt_http_call c = { .retry_after_ms = -1 };
 	struct pt_backoff entry = PT_BACKOFF_INIT(250, 30000, 0);
+	enum verdict verdict = AGAIN;
 	struct pt_err err = { 0 };
 	int64_t wait;
 	int rc = 0;
@@ -155,7 +162,9 @@ static int64_t deliver(struct pt_publisher *p, struct pt_http_client **client, s
 		rc = pt_http_client_new(client, &a->http, &err);
 	if (rc == 0)
 		rc = put(p, *client, e, &out, &c, &err);
-	if (rc == 0 && judge(&c) == DONE) {
+	if (rc == 0)
+		verdict = judge(&c, &out);
+	if (rc == 0 && verdict == DONE) {
 		if (backoff->failures) /* it takes results again: those that wait for their next try need not */
 			pt_spool_wake(a->spool);
 		pt_backoff_ok(backoff);
@@ -166,7 +175,7 @@ static int64_t deliver(struct pt_publisher *p, struct pt_http_client **client, s
 	}
 	if (rc == 0) {
 		rc = pt_http_error_of(&c, &out, &err);
-		if (judge(&c) == REFUSED) {
+		if (verdict == REFUSED) {
 			pt_backoff_ok(backoff);
 			a->counts.refused++;
 			pt_log_(c.status == 409 ? PT_LOG_WARN : PT_LOG_ERROR,

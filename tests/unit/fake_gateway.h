@@ -30,6 +30,7 @@ struct fake {
 	bool disabled, drain;
 	int64_t skew_ms;
 	int exchange_status, put_status; /* 0 = 200 */
+	bool foreign;                    /* put_status is somebody else's answer */
 	char want_auth[200];             /* 401 for any other Authorization, "" = take all */
 
 	/* what was heard */
@@ -45,15 +46,21 @@ struct fake {
 	int64_t held_until;
 };
 
-static inline void fake_error(struct pt_http_req *r, int status)
+/* foreign: an answer of somebody between (an ingress without its backend, a proxy), not of a gateway. */
+static inline void fake_error(struct pt_http_req *r, int status, bool foreign)
 {
 	pt_auto_buf b = PT_BUF_INIT(1000);
+	const char *code = status == 401   ? "unauthenticated"
+			   : status == 400 ? "invalid_request"
+			   : status == 404 ? "not_found"
+			   : status == 409 ? "stale_attempt"
+			   : status == 413 ? "too_large"
+					   : "internal";
 
-	pt_buf_str(&b,
-		   status == 401
-			   ? "{\"error\": {\"code\": \"unauthenticated\", \"message\": \"no such key\", \"retryable\": false}}"
-		   : status == 409 ? "{\"error\": {\"code\": \"stale_attempt\", \"message\": \"old\", \"retryable\": false}}"
-				   : "{\"error\": {\"code\": \"internal\", \"message\": \"as told\", \"retryable\": true}}");
+	if (foreign)
+		pt_buf_str(&b, "{\"message\": \"default backend\"}");
+	else
+		pt_buf_fmt(&b, "{\"error\": {\"code\": \"%s\", \"message\": \"as told\", \"retryable\": false}}", code);
 	pt_http_reply_json(r, status, &b);
 }
 
@@ -117,7 +124,7 @@ static inline void fake_exchange(struct pt_http_req *r, void *ctx)
 		f->exchanges++;
 		pthread_cond_broadcast(&f->changed);
 		pthread_mutex_unlock(&f->lock);
-		fake_error(r, status);
+		fake_error(r, status, false);
 		return;
 	}
 	if (pt_shape_parse(&pt_exchange_request_shape, body, n, &q, &err) < 0) {
@@ -254,7 +261,7 @@ static inline void fake_put_end(struct pt_http_req *r, void *ctx)
 	if (status == 200)
 		pt_http_reply_json(r, 200, &b);
 	else
-		fake_error(r, status);
+		fake_error(r, status, f->foreign);
 }
 
 static inline void fake_put_abort(struct pt_http_req *r, void *ctx)
@@ -272,7 +279,7 @@ static inline void fake_ping(struct pt_http_req *r, void *ctx)
 	f->pings += good;
 	pthread_mutex_unlock(&f->lock);
 	if (!good) {
-		fake_error(r, 401);
+		fake_error(r, 401, false);
 		return;
 	}
 	pt_buf_str(&b,

@@ -103,16 +103,19 @@ static void test_refusals(void)
 {
 	static const struct {
 		int status;
-		bool again;
-	} cases[] = { { 409, false }, { 404, false }, { 400, false }, { 413, false }, { 401, true }, { 403, true },
-		      { 408, true },  { 429, true },  { 500, true },  { 503, true } };
+		bool again, foreign;
+	} cases[] = { { 409, false }, { 404, false }, { 400, false }, { 413, false }, { 401, true },	   { 403, true },
+		      { 408, true },  { 429, true },  { 500, true },  { 503, true },  { 404, true, true }, { 400, true, true },
+		      { 409, true, true } };
 
 	for (size_t i = 0; i < PT_COUNT(cases); i++) {
 		begin();
 		gw->put_status = cases[i].status;
+		gw->foreign = cases[i].foreign;
 		fake_lease(gw, "op_a", 1, "bytes", "{\"n\": 10}");
 		agent_begin(&t);
-		ok(fake_until(gw, fake_count(gw, "op_a") >= 1 + cases[i].again), "%d: tried", cases[i].status);
+		ok(fake_until(gw, fake_count(gw, "op_a") >= 1 + cases[i].again), "%d%s: tried", cases[i].status,
+		   cases[i].foreign ? " of somebody else" : "");
 		fake_set(gw, &gw->put_status, 0);
 		fake_lease(gw, "op_b", 1, "bytes", "{\"n\": 10}");
 		ok(fake_until(gw, fake_find(gw, "op_b", 1) && gw->accepted == 1 + cases[i].again), "others go through");
