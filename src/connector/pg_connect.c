@@ -1,4 +1,5 @@
 /* Connecting to PostgreSQL: connect_args to libpq parameters, a connection that a cancel ends at once, and what its errors mean.
+ * libpq looks names up without a way to stop it, so that is done here, and it gets addresses.
  *
  * SQLSTATE of a failed connection: libpq keeps the server's error record to itself and gives only PQerrorMessage().  With the
  * verbosity set to PQERRORS_VERBOSE (between start and the first poll, before any answer can have been read) that text has the
@@ -6,6 +7,8 @@
  * libpq's own texts are those of its source: this program never calls setlocale(), so they are not translated. */
 #include "connector/pg_conn.h"
 #include "base/clock.h"
+#include "os/resolve.h"
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <poll.h>
 #include <stdio.h>
@@ -197,6 +200,87 @@ static int read_args(struct params *p, const json_t *connect_args, struct pt_err
 	return PT_OK;
 }
 
+/* --- names to addresses --- */
+
+/* libpq's lists of hosts and their addresses; one name may have several. */
+struct hosts {
+	struct pt_buf names, addresses;
+	struct pt_err unknown; /* of the last name that has no address */
+	size_t n;
+};
+
+static void hosts_release(struct hosts *h)
+{
+	pt_buf_release(&h->names);
+	pt_buf_release(&h->addresses);
+}
+
+static void add_host(struct hosts *h, const char *name, const char *address)
+{
+	pt_buf_fmt(&h->names, "%s%s", h->n ? "," : "", name);
+	pt_buf_fmt(&h->addresses, "%s%s", h->n ? "," : "", address);
+	h->n++;
+}
+
+/* One of the hosts: a name, an address, or the folder of a Unix socket. */
+static int look_up(struct hosts *h, const char *name, int64_t end_ms, const struct pt_cancel *cancel, struct pt_err *err)
+{
+	pt_auto(pt_addrs_freep) struct addrinfo *found = NULL;
+	unsigned char ip[sizeof(struct in6_addr)];
+	int64_t left = end_ms - pt_mono_ms();
+	int rc;
+
+	if (!*name || *name == '/' || *name == '@' || inet_pton(AF_INET, name, ip) == 1 || inet_pton(AF_INET6, name, ip) == 1) {
+		add_host(h, name, "");
+		return PT_OK;
+	}
+	rc = pt_resolve(name, 0, AF_UNSPEC, left > 0 ? (int)left : 0, cancel, &found, err);
+	if (rc == PT_E_HOST_UNKNOWN) {
+		(void)pt_hint(err, "check host in connect_args and the agent's DNS");
+		h->unknown = *err;
+		return PT_OK;
+	}
+	for (const struct addrinfo *a = found; a; a = a->ai_next) {
+		char text[64];
+
+		pt_address_text(a->ai_addr, text);
+		add_host(h, name, text);
+	}
+	return rc;
+}
+
+/* Every name of the argument host in place of itself with its addresses.  A name that is not known counts only when nothing is left. */
+static int put_addresses(struct params *p, struct hosts *h, int64_t end_ms, const struct pt_cancel *cancel, struct pt_err *err)
+{
+	const char **host = NULL;
+	int rc = PT_OK;
+
+	for (size_t i = 0; i < p->n; i++)
+		if (strcmp(p->key[i], "host") == 0)
+			host = &p->value[i];
+	pt_assert(host);
+	for (const char *at = *host; rc == 0 && at;) {
+		size_t n = strcspn(at, ",");
+		pt_auto(pt_freep) char *name = strndup(at, n);
+
+		rc = name ? look_up(h, name, end_ms, cancel, err) : pt_fail_oom(err);
+		at = at[n] ? at + n + 1 : NULL;
+	}
+	if (rc < 0)
+		return rc;
+	if (!h->n) {
+		*err = h->unknown;
+		return err->code;
+	}
+	if ((rc = pt_buf_done(&h->names, err)) < 0 || (rc = pt_buf_done(&h->addresses, err)) < 0)
+		return pt_err_wrap(err, rc, "host");
+	*host = h->names.p;
+	put(p, "hostaddr", h->addresses.p);
+	return PT_OK;
+}
+
+/* --- errors --- */
+
 static void quiet(void *arg, const PGresult *res) /* libpq prints notices to stderr by default */
 {
 }
@@ -260,7 +344,6 @@ static int connect_error(PGconn *db, struct pt_err *err)
 		enum pt_code code;
 		const char *hint;
 	} ours[] = {
-		{ "could not translate host name", PT_E_HOST_UNKNOWN, "check host in connect_args and the agent's DNS" },
 		{ "server does not support SSL", PT_E_TLS_REQUIRED,
 		  "the server has no TLS: enable it there, or set ssl_mode to disable on a network that you trust" },
 		{ "root certificate file", PT_E_TLS, "give the authority's certificate in ssl_options.ca_data" },
@@ -285,13 +368,12 @@ static int connect_error(PGconn *db, struct pt_err *err)
 	return pt_fail(err, PT_E_CONNECT, "%s", text);
 }
 
-static int wait_connected(PGconn *db, int64_t timeout_s, const struct pt_cancel *cancel, struct pt_err *err)
+static int wait_connected(PGconn *db, int64_t end_ms, int64_t timeout_s, const struct pt_cancel *cancel, struct pt_err *err)
 {
-	int64_t end = pt_mono_ms() + timeout_s * 1000;
 	PostgresPollingStatusType st = PGRES_POLLING_WRITING;
 
 	while (st != PGRES_POLLING_OK) {
-		int64_t left = end - pt_mono_ms();
+		int64_t left = end_ms - pt_mono_ms();
 		int rc;
 
 		if (st == PGRES_POLLING_FAILED)
@@ -310,17 +392,23 @@ static int wait_connected(PGconn *db, int64_t timeout_s, const struct pt_cancel 
 int pg_connect(PGconn **ret, const json_t *connect_args, const struct pt_cancel *cancel, struct pt_err *err)
 {
 	struct params p = { .ca_fd = -1, .timeout_s = CONNECT_TIMEOUT_S };
+	pt_auto(hosts_release) struct hosts h = { .names = PT_BUF_INIT(64 * 1024), .addresses = PT_BUF_INIT(64 * 1024) };
 	PGconn *db = NULL;
+	int64_t end_ms;
 	int rc = pt_cancel_check(cancel, err);
 
 	if (rc == 0)
 		rc = read_args(&p, connect_args, err);
+	end_ms = pt_mono_ms() + p.timeout_s * 1000;
+	if (rc == 0)
+		rc = put_addresses(&p, &h, end_ms, cancel, err);
 	if (rc == 0 && !(db = PQconnectStartParams(p.key, p.value, 0)))
 		rc = pt_fail_oom(err);
 	if (rc == 0) {
 		PQsetErrorVerbosity(db, PQERRORS_VERBOSE);
 		PQsetNoticeReceiver(db, quiet, NULL);
-		rc = PQstatus(db) == CONNECTION_BAD ? connect_error(db, err) : wait_connected(db, p.timeout_s, cancel, err);
+		rc = PQstatus(db) == CONNECTION_BAD ? connect_error(db, err)
+						    : wait_connected(db, end_ms, p.timeout_s, cancel, err);
 	}
 	pt_closep(&p.ca_fd);
 	if (rc == 0 && PQsetnonblocking(db, 1) != 0)

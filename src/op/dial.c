@@ -1,6 +1,6 @@
 #include "op/dial.h"
 #include "op/doc.h"
-#include "op/resolve.h"
+#include "os/resolve.h"
 #include <poll.h>
 #include <sys/socket.h>
 

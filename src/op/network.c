@@ -2,7 +2,7 @@
  * false, and why); only bad input, a blocked address, a cancel or a deadline make the operation fail. */
 #include "op/dial.h"
 #include "op/doc.h"
-#include "op/resolve.h"
+#include "os/resolve.h"
 
 enum { TCP_TIMEOUT_MS = 5000, DNS_TIMEOUT_MS = 5000, MOST_TIMEOUT_MS = 120000, MOST_ADDRESSES = 1000 };
 

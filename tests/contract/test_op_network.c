@@ -3,7 +3,7 @@
 #include "../tap.h"
 #include "../op_run.h"
 #include "local_http.h"
-#include "op/resolve.h"
+#include "os/resolve.h"
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>

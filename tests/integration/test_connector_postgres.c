@@ -1,8 +1,10 @@
 /* The PostgreSQL connector against a real server: run by tests/with-postgres.sh (see tests/meson.build for its options). */
 #include "../connector_util.h"
 #include "base/clock.h"
+#include "os/resolve.h"
 #include <arpa/inet.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <sys/socket.h>
 
 static char server_args[512]; /* superuser, TCP without TLS */
@@ -555,6 +557,63 @@ static void test_open(void)
 	}
 }
 
+/* "db.test" has two addresses, and the server listens on the second alone; "hangs.test" is never answered. */
+static sem_t hang;
+static int lookup(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **ret)
+{
+	int rc;
+
+	if (strcmp(host, "hangs.test") == 0)
+		sem_wait(&hang);
+	if (strcmp(host, "db.test") != 0)
+		return EAI_NONAME;
+	rc = getaddrinfo("127.1.2.3", port, hints, ret);
+	return rc ? rc : getaddrinfo("127.0.0.1", port, hints, &(*ret)->ai_next);
+}
+
+static void test_names(void)
+{
+	static const struct {
+		const char *host;
+		int code;
+	} names[] = {
+		{ "db.test", 0 },
+		{ "other.test,db.test", 0 },
+		{ "127.1.2.3,other.test,127.0.0.1", 0 },
+		{ "other.test", PT_E_HOST_UNKNOWN },
+		{ "other.test,another.test", PT_E_HOST_UNKNOWN },
+	};
+	struct pt_conn *c = NULL;
+	struct pt_cancel k;
+	struct pt_err e = { 0 };
+	int64_t start;
+
+	sem_init(&hang, 0, 0);
+	pt_resolve_inject(lookup);
+	for (size_t i = 0; i < PT_COUNT(names); i++) {
+		char args[200];
+
+		snprintf(args, sizeof(args), "{\"host\":\"%s\",\"port\":%s,\"user\":\"postgres\",\"sslmode\":\"disable\"}",
+			 names[i].host, getenv("PGPORT"));
+		is_int(open_json(type, &c, args, NULL, &e), names[i].code, "host %s (%s)", names[i].host, e.msg);
+		pt_conn_close(c);
+		c = NULL;
+	}
+	ok(strstr(e.msg, "another.test") && strstr(e.hint, "DNS"), "the name is told, with a hint");
+	start = pt_mono_ms();
+	ok(pt_cancel_init(&k, &e) == 0, "token");
+	k.deadline_ms = start + 200;
+	is_int(open_json(type, &c, "{\"host\":\"hangs.test\",\"user\":\"x\"}", &k, &e), PT_E_DEADLINE,
+	       "deadline during a lookup (%s)", e.msg);
+	is_int(open_json(type, &c, "{\"host\":\"hangs.test\",\"user\":\"x\",\"connect_timeout\":1}", NULL, &e), PT_E_TIMEOUT,
+	       "connect_timeout (%s)", e.msg);
+	ok(pt_mono_ms() - start < 2000, "at once");
+	pt_cancel_release(&k);
+	sem_post(&hang); /* the abandoned lookups end */
+	sem_post(&hang);
+	pt_resolve_inject(NULL);
+}
+
 static void setup(struct pt_conn *c)
 {
 	static const char *const sqls[] = { "CREATE TYPE mood AS ENUM ('happy', 'sad')",
@@ -604,6 +663,7 @@ int main(void)
 	test_lost(watch);
 	test_memory(c);
 	test_open();
+	test_names();
 	ok(ask(c, &a, "SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()", NULL, false, NULL) == 0 &&
 		   !strcmp(a.text.p, "[\"postern\"]\n"),
 	   "application_name");

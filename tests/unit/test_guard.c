@@ -1,5 +1,5 @@
 #include "op/guard.h"
-#include "op/resolve.h"
+#include "os/resolve.h"
 #include "../tap.h"
 #include <arpa/inet.h>
 

@@ -1,7 +1,7 @@
 /* The table of operation types: inputs that are taken and refused, the manual, and the types that need no network.
  * argv[1]: docs/operations.md. */
 #include "base/log.h"
-#include "op/resolve.h"
+#include "os/resolve.h"
 #include "os/file.h"
 #include "../tap.h"
 #include "../op_run.h"

@@ -1,7 +1,7 @@
 /* Name resolution that can be abandoned.  getaddrinfo(3) blocks for as long as the system's resolver likes; it runs on a thread
  * of its own, and the caller stops waiting at its time limit, cancel or deadline.  An abandoned lookup ends by itself. */
-#ifndef PT_OP_RESOLVE_H
-#define PT_OP_RESOLVE_H
+#ifndef PT_OS_RESOLVE_H
+#define PT_OS_RESOLVE_H
 #include "os/cancel.h"
 #include <netdb.h>
 #include <netinet/in.h>

@@ -1,4 +1,4 @@
-#include "op/resolve.h"
+#include "os/resolve.h"
 #include <net/if.h>
 #include <arpa/inet.h>
 #include <poll.h>
