@@ -660,6 +660,29 @@ def test_metrics(gw, key, agent):
     assert 'postern_gateway_queued_operations{agent="warehouse"}' in values
 
 
+def test_owner_token_file(stack):
+    """The token in the file is valid after a start, and the only one from there."""
+    gw = stack.gateway()
+    other = gw.api("POST", "/tokens", {"user": "owner"})["token"]
+    old, gw.token = gw.token, "ptt_" + "n" * 40
+    for _ in range(2):
+        gw.token_file.write_text(gw.token)
+        gw.stop()
+        gw.restart()
+        assert [gw.request("GET", "/api/v1/whoami", token=t).status for t in (gw.token, old, other)] == [200, 401, 200]
+    u = gw.api("POST", "/users", {"name": "second", "role": "owner"})
+    second = gw.api("POST", "/tokens", {"user": u["id"]})["token"]
+    gw.api("DELETE", f"/users/{gw.api('GET', '/whoami')['user']}", token=second)
+    assert gw.request("GET", "/api/v1/whoami").status == 401
+    gw.stop()
+    gw.restart()
+    assert gw.api("GET", "/whoami")["role"] == "owner"
+    gw.stop()
+    gw.token_file.write_text("short")
+    with pytest.raises(AssertionError, match="fewer than 20 characters"):
+        gw.restart()
+
+
 # --- load
 
 @pytest.mark.limit(400)
