@@ -227,6 +227,11 @@ static int known_query(void *arg, const char *name, const char *value)
 	return pt_fail(q->err, PT_E_INVALID, "unknown query argument '%.60s'", name);
 }
 
+int pt_check_query(struct pt_http_req *r, const struct pt_api_route *route, struct pt_err *err)
+{
+	return pt_http_query_each(r, known_query, &(struct query_check){ route, err });
+}
+
 static int decode_body(struct pt_call *c, struct pt_err *err)
 {
 	size_t n;
@@ -262,7 +267,7 @@ static void serve(struct pt_http_req *r, void *ctx)
 	*c = (struct pt_call){ .g = ctx, .req = r, .route = route, .status = 200, .out = PT_BUF_INIT(OUT_MAX) };
 	rc = pt_authenticate(c->g, r, route->role, &c->who, &err);
 	if (rc == 0)
-		rc = pt_http_query_each(r, known_query, &(struct query_check){ route, &err });
+		rc = pt_check_query(r, route, &err);
 	if (rc == 0)
 		rc = decode_body(c, &err);
 	if (rc < 0) {

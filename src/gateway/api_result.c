@@ -56,7 +56,7 @@ static int begin(struct pt_http_req *r, void *ctx, struct pt_err *err)
 	long long n = strtoll(attempt, &end, 10);
 	int rc = pt_authenticate(ctx, r, PT_ROLE_AGENT, &who, err);
 
-	if (rc < 0)
+	if (rc < 0 || (rc = pt_check_query(r, pt_http_req_route(r)->meta, err)) < 0)
 		return rc;
 	if (!pt_id_valid(id, "op") || end == attempt || *end || n < 1 || n > 1000000)
 		return pt_fail(err, PT_E_NOT_FOUND, "no such attempt");

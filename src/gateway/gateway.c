@@ -88,6 +88,44 @@ static int any_record(void *arg, void *rec)
 	return 1;
 }
 
+#define FROM_FILE "owner token file"
+
+struct older {
+	const struct pt_rec_token *newest;
+	char id[PT_ID_SIZE];
+};
+
+static int find_older(void *arg, void *rec)
+{
+	struct older *o = arg;
+	const struct pt_rec_token *t = rec;
+
+	if (!t->name || strcmp(t->name, FROM_FILE) != 0 || strcmp(t->id, o->newest->id) == 0)
+		return 0;
+	pt_id_copy(o->id, t->id);
+	return 1;
+}
+
+/* A new token in the file takes the place of the one that was there before. */
+static int revoke_older(struct pt_tx *tx, const struct pt_rec_token *newest, struct pt_err *err)
+{
+	struct pt_rec_token m = { 0 };
+
+	pt_id_copy(m.account, newest->account);
+	pt_id_copy(m.user, newest->user);
+	for (;;) {
+		pt_auto_rec(token) t = { 0 };
+		struct older o = { .newest = newest };
+		int rc = pt_tx_scan(tx, &pt_tokens, &(struct pt_scan){ .index = &pt_tokens_by_user, .match = &m, .n_eq = 2 }, find_older, &o, err);
+
+		if (rc < 0 || !*o.id)
+			return rc;
+		pt_id_copy(t.id, o.id);
+		if ((rc = pt_tx_remove(tx, &pt_tokens, &t, err)) < 0)
+			return rc;
+	}
+}
+
 /* Make sure that there is an account with an owner, and that the owner token file's token is valid. */
 static int first_owner(struct pt_gateway *g, const struct conf *conf, struct pt_err *err)
 {
@@ -95,7 +133,7 @@ static int first_owner(struct pt_gateway *g, const struct conf *conf, struct pt_
 	pt_auto_buf token = PT_BUF_INIT(4096);
 	struct pt_rec_account acc = { .name = (char *)(uintptr_t) "default", .created = pt_gateway_now(g) };
 	struct pt_rec_user user = { .name = (char *)(uintptr_t) "owner", .role = PT_ROLE_OWNER, .created = acc.created };
-	struct pt_rec_token tok = { .name = (char *)(uintptr_t) "first owner", .created = acc.created };
+	struct pt_rec_token tok = { .name = (char *)(uintptr_t)(conf->owner_token_file ? FROM_FILE : "first owner"), .created = acc.created };
 	char hash[65];
 	bool fresh;
 	int rc;
@@ -115,17 +153,19 @@ static int first_owner(struct pt_gateway *g, const struct conf *conf, struct pt_
 			return rc;
 	}
 	pt_id_copy(user.account, acc.id);
-	if (fresh) {
-		pt_id_new(user.id, "usr");
-		if ((rc = pt_tx_insert(tx, &pt_users, &user, err)) < 0)
-			return rc;
-	} else {
+	if (!fresh) {
 		pt_auto_rec(user) old = { .name = strdup(user.name) };
 
 		pt_id_copy(old.account, acc.id);
-		if ((rc = pt_get_by(tx, &pt_users, &pt_users_by_name, 2, &old, err)) < 0)
-			return pt_err_wrap(err, rc, "user 'owner' of the owner token file");
+		rc = pt_get_by(tx, &pt_users, &pt_users_by_name, 2, &old, err);
+		if (rc < 0 && rc != PT_E_NOT_FOUND)
+			return rc;
 		pt_id_copy(user.id, old.id);
+	}
+	if (!*user.id) { /* on the first start, and when somebody deleted it: whoever holds the file owns the gateway */
+		pt_id_new(user.id, "usr");
+		if ((rc = pt_tx_insert(tx, &pt_users, &user, err)) < 0)
+			return rc;
 	}
 	if (!token.len) {
 		pt_auto(pt_freep) char *secret = pt_secret_new("ptt_");
@@ -142,6 +182,8 @@ static int first_owner(struct pt_gateway *g, const struct conf *conf, struct pt_
 	rc = pt_tx_insert(tx, &pt_tokens, &tok, err);
 	if (rc == PT_E_CONFLICT) /* this token is there already */
 		return PT_OK;
+	if (rc == 0 && conf->owner_token_file)
+		rc = revoke_older(tx, &tok, err);
 	if (rc < 0 || (rc = pt_tx_commit(pt_steal(&tx), err)) < 0)
 		return rc;
 	if (!conf->owner_token_file) {
@@ -177,11 +219,15 @@ static int set_blob_dir(struct pt_gateway *g, const struct conf *conf, struct pt
 	else if (*path)
 		pt_buf_fmt(&b, "%.*sblobs", slash ? (int)(slash - path) + 1 : 0, path);
 	else
-		pt_buf_fmt(&b, "/tmp/postern-blobs-%ld", (long)getpid());
+		pt_buf_str(&b, "/tmp/postern-blobs-XXXXXX");
 	if (pt_buf_done(&b, err) < 0)
 		return PT_E_INVALID;
 	g->blob_dir = pt_buf_detach(&b, NULL);
-	return g->blob_dir ? PT_OK : pt_fail_oom(err);
+	if (!g->blob_dir)
+		return pt_fail_oom(err);
+	if (!conf->blob_dir && !*path && !mkdtemp(g->blob_dir))
+		return pt_fail_sys(err, PT_E_IO, "create folder '%s'", g->blob_dir);
+	return PT_OK;
 }
 
 static int serve(struct pt_gateway *g, const struct conf *conf, struct pt_http_route **ret_routes, struct pt_err *err)

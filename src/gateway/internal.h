@@ -95,6 +95,8 @@ void pt_call_reply(struct pt_call *c);                          /* sends status 
 void pt_call_fail(struct pt_call *c, const struct pt_err *err); /* sends the error, frees c */
 /* Who is it?  UNAUTHENTICATED or DENIED (role too low). */
 int pt_authenticate(struct pt_gateway *g, struct pt_http_req *r, enum pt_role need, struct pt_caller *who, struct pt_err *err) PT_MUSTCHECK;
+/* Refuse arguments that the route does not have. */
+int pt_check_query(struct pt_http_req *r, const struct pt_api_route *route, struct pt_err *err) PT_MUSTCHECK;
 /* Query argument as a number in [min, max]; def when absent. */
 int pt_query_i64(struct pt_call *c, const char *name, int64_t min, int64_t max, int64_t def, int64_t *ret, struct pt_err *err) PT_MUSTCHECK;
 

@@ -9,7 +9,10 @@
 #include "gateway/internal.h"
 #include <stdio.h>
 
-enum { REAP_BATCH = 500 };
+enum {
+	REAP_BATCH = 500,
+	RELEASED_AT_ONCE = 5, /* so often it is queued at once, then with a pause: an instance that gives everything back makes no loop */
+};
 
 static char *dup_or_null(const char *s)
 {
@@ -166,7 +169,8 @@ static int finish_stopped(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_
 
 int pt_op_give_back(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation *op, bool lost, const char *detail, struct pt_err *err)
 {
-	int64_t now = pt_gateway_now(g), shift = op->attempt < 6 ? op->attempt : 6;
+	int64_t now = pt_gateway_now(g), shift = op->attempt < 6 ? op->attempt : 6, tries = op->attempt - op->released;
+	bool wait = lost || op->released >= RELEASED_AT_ONCE;
 	struct pt_err why = { 0 };
 	int rc = remove_lease(tx, op, err);
 
@@ -174,6 +178,7 @@ int pt_op_give_back(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operat
 	if (rc < 0 || (rc = pt_op_event(g, tx, op, lost ? "lease_lost" : "released", detail, err)) < 0)
 		return rc;
 	g->m.lease_lost += lost;
+	op->released += !lost;
 	if (op->cancel_requested || now >= op->deadline)
 		return finish_stopped(g, tx, op, err);
 	if (op->at_most_once && (lost || op->state == PT_OP_RUNNING)) {
@@ -182,14 +187,14 @@ int pt_op_give_back(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operat
 		(void)pt_hint(&why, "look at the effects, then submit it again if it did not run");
 		return pt_op_finish(g, tx, op, PT_OP_UNKNOWN, &why, err);
 	}
-	if (lost && op->attempt >= op->max_attempts) {
-		(void)pt_fail(&why, PT_E_UNAVAILABLE, "attempt %lld of %lld lost its lease: %s", (long long)op->attempt,
+	if (lost && tries >= op->max_attempts) {
+		(void)pt_fail(&why, PT_E_UNAVAILABLE, "attempt %lld of %lld lost its lease: %s", (long long)tries,
 			      (long long)op->max_attempts, detail);
 		(void)pt_hint(&why, "look at the agent's log around this time: was it killed, or out of memory?");
 		return pt_op_finish(g, tx, op, PT_OP_FAILED, &why, err);
 	}
 	set_text(&op->reason, detail);
-	set_state(g, op, PT_OP_QUEUED, lost ? now + (INT64_C(500) << shift) : 0); /* 1 s, 2 s, … 32 s */
+	set_state(g, op, PT_OP_QUEUED, wait ? now + (INT64_C(500) << shift) : 0); /* 1 s, 2 s, … 32 s */
 	return pt_tx_update(tx, &pt_operations, op, err);
 }
 

@@ -48,8 +48,12 @@ static void field_schema(const struct pt_field *f, struct pt_buf *b)
 	case PT_T_F64:
 		pt_jw_str(b, "type", "number");
 		break;
-	case PT_T_JSON:
-		break; /* anything, or as its help says */
+	case PT_T_JSON: /* anything, or as its help says */
+		if (f->flags & (PT_OBJECT | PT_STRING_MAP))
+			pt_jw_str(b, "type", "object");
+		if (f->flags & PT_STRING_MAP)
+			pt_jw_raw(b, "additionalProperties", "{\"type\":\"string\"}");
+		break;
 	case PT_T_SHAPE:
 		object_schema(f->sub, b);
 		break;

@@ -11,6 +11,7 @@
 enum {
 	CONNECTED_MS = 15000, /* between an answer and the next exchange an instance still counts as connected */
 	FORGET_MS = 3600000,
+	INSTANCES_MAX = 50000, /* of one agent: one that makes a new id for each request does not fill the memory */
 	TICK_MS = 100,
 };
 
@@ -35,6 +36,7 @@ struct held {
 struct agent {
 	char id[PT_ID_SIZE];
 	struct instance *instances;
+	int n_instances;
 	bool dirty;
 	struct agent *next_dirty;
 	UT_hash_handle hh;
@@ -156,8 +158,10 @@ static void forget_instance(struct pt_presence *p, struct instance *i)
 {
 	struct agent *a = find_agent(p, i->agent, false);
 
-	if (a)
+	if (a) {
 		DL_DELETE(a->instances, i);
+		a->n_instances--;
+	}
 	HASH_DEL(p->instances, i);
 	free(i->holding.items);
 	free_texts(&i->types);
@@ -226,6 +230,10 @@ int pt_presence_seen(struct pt_gateway *g, const struct pt_exchange *x, bool ena
 	}
 	if (!i) {
 		a = find_agent(p, x->c->who.agent, true);
+		if (a && a->n_instances >= INSTANCES_MAX) {
+			unlock(g);
+			return pt_fail(err, PT_E_LIMIT, "the agent has %d instances, connected or lately seen", INSTANCES_MAX);
+		}
 		i = a ? calloc(1, sizeof(*i)) : NULL;
 		if (!i) {
 			unlock(g);
@@ -237,6 +245,7 @@ int pt_presence_seen(struct pt_gateway *g, const struct pt_exchange *x, bool ena
 		i->told = -1;
 		HASH_ADD_STR(p->instances, id, i);
 		DL_APPEND(a->instances, i);
+		a->n_instances++;
 	}
 	if (i->waiting && i->waiting != x) {
 		old = i->waiting;

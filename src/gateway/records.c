@@ -50,7 +50,7 @@ FIELDS(operation) = {
 	STR(OP, type),	       STR(OP, input),	       STR(OP, labels),		  I64(OP, timeout_ms),	   I64(OP, max_rows),
 	I64(OP, max_bytes),    I64(OP, priority),      I64(OP, deadline),	  I64(OP, max_attempts),   BOOL(OP, at_most_once),
 	STR(OP, idempotency_key), STR(OP, request_digest), I64(OP, state),	  I64(OP, queue),	   I64(OP, rank),
-	I64(OP, due),	       I64(OP, attempt),       ID(OP, instance),	  STR(OP, reason),	   STR(OP, error),
+	I64(OP, due),	       I64(OP, attempt),       I64(OP, released),       ID(OP, instance),	  STR(OP, reason),	   STR(OP, error),
 	BOOL(OP, cancel_requested), I64(OP, events),	  I64(OP, created),	   I64(OP, leased_at),
 	I64(OP, started_at),   I64(OP, finished_at),
 };

@@ -53,6 +53,7 @@ struct pt_rec_operation {
 	int64_t rank;           /* order in the queue: priority, then age */
 	int64_t due;            /* when the reaper must look: deadline or end of parking; of a terminal one: end of retention */
 	int64_t attempt;        /* newest attempt, 0 = none yet */
+	int64_t released;       /* attempts that their instances gave back: they do not count as tries */
 	char instance[PT_ID_SIZE]; /* of the newest attempt */
 	char *reason;           /* why it is in this state, a sentence */
 	char *error;            /* error document (JSON text) of a terminal state that no result explains */

@@ -49,10 +49,16 @@ def events(gw, op):
 
 
 def held(gw, agent):
-    """A long poll of the agent that the gateway holds."""
+    """A long poll of the agent that has reached the gateway."""
+    before = metric(gw, "exchanges_total")
     poll = agent.hold()
-    wait_until(lambda: [i for i in gw.api("GET", f"/agents/{agent.key.agent}")["instances"] if i["id"] == agent.id], 5)
+    wait_until(lambda: metric(gw, "exchanges_total") > before, 5)
     return poll
+
+
+def metric(gw, name):
+    text = gw.request("GET", "/metrics").text
+    return float(next(line.split()[-1] for line in text.splitlines() if line.startswith(f"postern_gateway_{name} ")))
 
 
 # --- leases
@@ -510,8 +516,6 @@ def test_a_result_by_the_next_process_leases_nothing_to_the_dead_one(gw, key):
     first = Instance(gw, key, slots=2)
     submit(gw, key, 4)
     lease = first.connect()["leases"][0]
-    held(gw, first)
-    first.slots = 2
     body = json.dumps(first.said(40000, holding=[first.holds(lease)])).encode()
     with socket.create_connection(("127.0.0.1", gw.port)) as s:
         s.sendall(f"POST /agent/v1/exchange HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {auth_of(key)}\r\n"
@@ -570,7 +574,7 @@ def test_sigterm_answers_what_waits_and_ends(stack):
     lease = wait_until(lambda: next((p for p in polls[:4] if not p.waiting), None), 5).result(1)["leases"][0]
     waiting = Held(lambda: gw.operation(op, wait=50))
     polls = [p for p in polls if p.waiting]
-    wait_until(lambda: re_metric(gw, "http_held") >= len(polls) + 1, 5, "everything is held")
+    wait_until(lambda: metric(gw, "http_held") >= len(polls) + 1, 5, "everything is held")
     start = time.monotonic()
     gw.send(signal.SIGTERM)
     for p in polls:
@@ -582,11 +586,6 @@ def test_sigterm_answers_what_waits_and_ends(stack):
     gw.restart()
     agent = next(a for a in agents if a.id == gw.operation(op)["instance"])
     assert agent.put(lease)[0] == 200
-
-
-def re_metric(gw, name):
-    text = gw.request("GET", "/metrics").text
-    return float(next(line.split()[-1] for line in text.splitlines() if line.startswith(f"postern_gateway_{name} ")))
 
 
 def test_sigterm_under_load(stack):
