@@ -89,10 +89,10 @@ static int put(struct pt_publisher *p, struct pt_http_client *client, const stru
 }
 
 /* What an answer means for the entry (docs/protocol.md, "Result").  A refusal for good must come from a gateway, by its code: the
- * 404 of an ingress whose backend is away, or a proxy's 400, must not cost a result. */
+ * 404 of an ingress whose backend is away, a proxy's 400 or a login page's 200 must not cost a result. */
 enum verdict { DONE, REFUSED, AGAIN };
 
-static enum verdict judge(const struct pt_http_call *c, const struct pt_buf *out)
+static enum verdict judge(const struct pt_http_call *c, const struct pt_buf *out, struct pt_result_response *r)
 {
 	static const enum pt_code final[] = { PT_E_STALE, PT_E_NOT_FOUND, PT_E_INVALID, PT_E_TOO_LARGE };
 	struct pt_err ignored;
@@ -100,8 +100,8 @@ static enum verdict judge(const struct pt_http_call *c, const struct pt_buf *out
 	const char *code;
 	enum verdict v = AGAIN;
 
-	if (c->status / 100 == 2)
-		return DONE;
+	if (c->status == 200)
+		return pt_shape_parse(&pt_result_response_shape, out->p, out->len, r, &ignored) == 0 && r->accepted ? DONE : AGAIN;
 	if (pt_json_parse(out->p, out->len, &doc, &ignored) < 0)
 		return AGAIN;
 	code = json_string_value(json_object_get(json_object_get(doc, "error"), "code"));
@@ -110,22 +110,6 @@ static enum verdict judge(const struct pt_http_call *c, const struct pt_buf *out
 			v = REFUSED;
 	json_decref(doc);
 	return v;
-}
-
-static void take_leases(struct pt_agent *a, const struct pt_buf *out)
-{
-	struct pt_result_response r;
-	struct pt_err err = { 0 };
-	struct pt_lease *leases;
-
-	if (pt_shape_parse(&pt_result_response_shape, out->p, out->len, &r, &err) < 0) {
-		pt_log_err(PT_LOG_WARN, "the answer to a result was not understood", &err); /* 2xx: it is stored all the same */
-		return;
-	}
-	leases = r.leases.items;
-	for (size_t i = 0; i < r.leases.n; i++)
-		pt_slots_lease(a, &leases[i]);
-	pt_shape_release(&pt_result_response_shape, &r);
 }
 
 /* A pause that the stop ends, and the return of the link. */
@@ -153,6 +137,7 @@ static int64_t deliver(struct pt_publisher *p, struct pt_http_client **client, s
 	pt_auto_buf out = PT_BUF_INIT(ANSWER_MAX);
 	struct pt_http_call c = { .retry_after_ms = -1 };
 	struct pt_backoff entry = PT_BACKOFF_INIT(250, 30000, 0);
+	struct pt_result_response answer = { 0 };
 	enum verdict verdict = AGAIN;
 	struct pt_err err = { 0 };
 	int64_t wait;
@@ -163,18 +148,24 @@ static int64_t deliver(struct pt_publisher *p, struct pt_http_client **client, s
 	if (rc == 0)
 		rc = put(p, *client, e, &out, &c, &err);
 	if (rc == 0)
-		verdict = judge(&c, &out);
+		verdict = judge(&c, &out, &answer);
 	if (rc == 0 && verdict == DONE) {
 		if (backoff->failures) /* it takes results again: those that wait for their next try need not */
 			pt_spool_wake(a->spool);
 		pt_backoff_ok(backoff);
 		a->counts.published++;
 		pt_spool_ack(a->spool, e);
-		take_leases(a, &out);
+		for (size_t i = 0; i < answer.leases.n; i++)
+			pt_slots_lease(a, &((struct pt_lease *)answer.leases.items)[i]);
+		pt_shape_release(&pt_result_response_shape, &answer);
 		return 0;
 	}
-	if (rc == 0) {
+	pt_shape_release(&pt_result_response_shape, &answer);
+	if (rc == 0 && c.status == 200)
+		rc = pt_fail(&err, PT_E_PROTOCOL, "the answer is not a gateway's");
+	else if (rc == 0)
 		rc = pt_http_error_of(&c, &out, &err);
+	if (c.status) {
 		if (verdict == REFUSED) {
 			pt_backoff_ok(backoff);
 			a->counts.refused++;

@@ -250,7 +250,7 @@ static inline void fake_put_end(struct pt_http_req *r, void *ctx)
 	snprintf(p->code, sizeof(p->code), "%s", h.error.code ? h.error.code : "");
 	p->bytes = in->body;
 	p->whole = in->body == h.body_size;
-	if (status == 200) {
+	if (status == 200 && !f->foreign) {
 		f->accepted++;
 		pt_buf_fmt(&b, "{\"accepted\": true, \"leases\": [%s]}", f->put_leases.p);
 		pt_buf_clear(&f->put_leases);
@@ -258,7 +258,7 @@ static inline void fake_put_end(struct pt_http_req *r, void *ctx)
 	pthread_cond_broadcast(&f->changed);
 	pthread_mutex_unlock(&f->lock);
 	pt_shape_release(&pt_result_head_shape, &h);
-	if (status == 200)
+	if (status == 200 && !f->foreign)
 		pt_http_reply_json(r, 200, &b);
 	else
 		fake_error(r, status, f->foreign);

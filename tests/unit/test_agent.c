@@ -106,7 +106,7 @@ static void test_refusals(void)
 		bool again, foreign;
 	} cases[] = { { 409, false }, { 404, false }, { 400, false }, { 413, false }, { 401, true },	   { 403, true },
 		      { 408, true },  { 429, true },  { 500, true },  { 503, true },  { 404, true, true }, { 400, true, true },
-		      { 409, true, true } };
+		      { 409, true, true }, { 200, true, true } };
 
 	for (size_t i = 0; i < PT_COUNT(cases); i++) {
 		begin();
@@ -116,7 +116,10 @@ static void test_refusals(void)
 		agent_begin(&t);
 		ok(fake_until(gw, fake_count(gw, "op_a") >= 1 + cases[i].again), "%d%s: tried", cases[i].status,
 		   cases[i].foreign ? " of somebody else" : "");
-		fake_set(gw, &gw->put_status, 0);
+		pthread_mutex_lock(&gw->lock);
+		gw->put_status = 0;
+		gw->foreign = false;
+		pthread_mutex_unlock(&gw->lock);
 		fake_lease(gw, "op_b", 1, "bytes", "{\"n\": 10}");
 		ok(fake_until(gw, fake_find(gw, "op_b", 1) && gw->accepted == 1 + cases[i].again), "others go through");
 		if (!cases[i].again)
