@@ -171,7 +171,7 @@ def connections(env, silent, refused, ca):
         "not an object": (f'["{CANARY}"]', "credential_unavailable", None, False, "array", "connect_args"),
         "no connect_args": (f'{{"password": "{CANARY}"}}', "credential_unavailable", None, False, "no member connect_args",
                             "connect_args"),
-        "unknown argument": ({**a, "pasword": CANARY}, "invalid_request", None, False, "'pasword'", "password"),
+        "unknown argument": ({**a, "pwd": CANARY}, "invalid_request", None, False, "'pwd'", "password"),
         "value of wrong type": ({**a, "password": [CANARY]}, "invalid_request", None, False, "password: expected a string", None),
         "unknown ssl_mode": ({**a, "ssl_mode": CANARY}, "invalid_request", None, False, "ssl_mode: not a known value", "verify-full"),
         "bad port": ({**a, "port": CANARY}, "invalid_request", None, False, "port: expected a number", None),
