@@ -2,6 +2,7 @@
 import base64
 import hashlib
 import json
+import random
 import signal
 import socket
 import subprocess
@@ -368,16 +369,33 @@ def test_zstd_result_in_both_forms(gw, key, agent, size):
     assert gw.request("GET", path, headers={"Accept-Encoding": "zstd;q=0"}).body == plain
 
 
-def test_zstd_result_of_unknown_size_and_damaged(gw, key, agent):
-    good, bad = submit(gw, key, 2)
-    leases = agent.exchange()["leases"]
-    plain = b"[1]\n" * 5000
+@pytest.mark.parametrize("size", [5000, 300_000], ids=["inline", "file"])
+def test_damaged_results_are_refused(gw, key, agent, size):
+    op = submit(gw, key)
+    lease, = agent.exchange()["leases"]
+    plain = random.Random(1).randbytes(size)
     packed = subprocess.run(["zstd", "-q", "-c"], input=plain, stdout=subprocess.PIPE, check=True).stdout
-    assert agent.put(leases[0], packed, body_encoding="zstd", bytes=0)[0] == 200
-    assert agent.put(leases[1], packed[:-5], body_encoding="zstd", bytes=0)[0] == 200
-    assert gw.request("GET", f"/api/v1/operations/{good['id']}/result").body == plain
-    with pytest.raises(Exception):  # the connection is cut: a part is never taken for the whole
-        gw.request("GET", f"/api/v1/operations/{bad['id']}/result")
+    sha = hashlib.sha256(plain).hexdigest()
+    n_blobs = len(blobs(gw))
+    flipped = packed[:99] + bytes([packed[99] ^ 1]) + packed[100:]
+    for body, n, digest in [(packed, 0, sha), (packed, size - 1, sha), (packed, size + 1, sha), (packed, size, "0" * 64), (packed[:-5], size, sha),
+                            (packed + b"x", size, sha), (flipped, size, sha), (plain, size, sha)]:
+        code, answer = agent.put(lease, body, body_encoding="zstd", bytes=n, body_sha256=digest)
+        assert code == 400 and answer["error"]["code"] == "invalid_request"
+    assert agent.put(lease, plain, body_sha256="0" * 64)[0] == 400
+    assert gw.operation(op)["state"] == "leased"
+    wait_until(lambda: len(blobs(gw)) == n_blobs, 5 * SLOW, "nothing of them stays")
+    assert agent.put(lease, packed, body_encoding="zstd", bytes=size, body_sha256=sha)[0] == 200
+    assert gw.request("GET", f"/api/v1/operations/{op['id']}/result").body == plain
+
+
+def test_zstd_result_of_nothing(gw, key, agent):
+    op = submit(gw, key)
+    lease, = agent.exchange()["leases"]
+    packed = subprocess.run(["zstd", "-q", "-c"], input=b"", stdout=subprocess.PIPE, check=True).stdout
+    assert agent.put(lease, packed, body_encoding="zstd", bytes=0, body_sha256=hashlib.sha256(b"").hexdigest())[0] == 200
+    r = gw.request("GET", f"/api/v1/operations/{op['id']}/result")
+    assert r.status == 200 and r.body == b""
 
 
 def blobs(gw):
