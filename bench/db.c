@@ -68,10 +68,10 @@ static _Noreturn void die(const struct pt_err *err)
 	fprintf(stderr, "bench_db: %s\n", err->msg);
 	exit(1);
 }
-#define MUST(call)                                                                                                               \
-	do {                                                                                                                     \
-		if ((call) < 0)                                                                                                  \
-			die(&err);                                                                                               \
+#define MUST(call)                 \
+	do {                       \
+		if ((call) < 0)    \
+			die(&err); \
 	} while (0)
 
 static int64_t cpu_ns(void)

@@ -28,7 +28,8 @@ static int by_value(const void *a, const void *b)
 static void print(const char *name, const char *sep)
 {
 	qsort(t, ROUNDS, sizeof(*t), by_value);
-	printf("%s\"%s_p50_us\":%.1f,\"%s_p99_us\":%.1f", sep, name, (double)t[ROUNDS / 2] / 1e3, name, (double)t[ROUNDS * 99 / 100] / 1e3);
+	printf("%s\"%s_p50_us\":%.1f,\"%s_p99_us\":%.1f", sep, name, (double)t[ROUNDS / 2] / 1e3, name,
+	       (double)t[ROUNDS * 99 / 100] / 1e3);
 }
 
 int main(int argc, char **argv)

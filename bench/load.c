@@ -4,9 +4,9 @@
  *
  * With INSTANCES 0 a real agent runs them: each submitter sends a `health` operation and waits for its end.
  *
- * Every operation is a real one: POST (201 after fsync), lease by a held exchange or by the answer to a result, PUT of a result (200 after fsync).
- * "Running" it takes no time.  Prints one JSON object: operations per second, and p50/p99 in microseconds from the submit's send to the
- * 201, to the lease's arrival, and to the result's 200. */
+ * Every operation is a real one: POST (201 after fsync), lease by a held exchange or by the answer to a result, PUT of a result (200
+ * after fsync).  "Running" it takes no time.  Prints one JSON object: operations per second, and p50/p99 in microseconds from the
+ * submit's send to the 201, to the lease's arrival, and to the result's 200. */
 #include "base/attr.h"
 #include "base/buf.h"
 #include "base/clock.h"
@@ -67,7 +67,9 @@ static void die(const char *what)
 
 static struct conn *dial(enum kind kind, struct instance *in)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)L.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in a = { .sin_family = AF_INET,
+				 .sin_port = htons((uint16_t)L.port),
+				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	struct conn *c = calloc(1, sizeof(*c));
 	int one = 1;
 
@@ -78,7 +80,7 @@ static struct conn *dial(enum kind kind, struct instance *in)
 	c->in = in;
 	c->out = (struct pt_buf)PT_BUF_INIT(8 << 20);
 	c->got = (struct pt_buf)PT_BUF_INIT(64 << 20);
-	if (epoll_ctl(L.ep, EPOLL_CTL_ADD, c->fd, &(struct epoll_event){ .events = EPOLLIN, .data.ptr = c }) < 0)
+	if (epoll_ctl(L.ep, EPOLL_CTL_ADD, c->fd, &(struct epoll_event) { .events = EPOLLIN, .data.ptr = c }) < 0)
 		die("epoll_ctl");
 	return c;
 }
@@ -86,8 +88,8 @@ static struct conn *dial(enum kind kind, struct instance *in)
 static void send_request(struct conn *c, const char *method, const char *path, const char *auth, const struct pt_buf *body)
 {
 	pt_buf_clear(&c->out);
-	pt_buf_fmt(&c->out, "%s %s HTTP/1.1\r\nHost: bench\r\nAuthorization: %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
-		   method, path, auth, body->len);
+	pt_buf_fmt(&c->out, "%s %s HTTP/1.1\r\nHost: bench\r\nAuthorization: %s\r\n", method, path, auth);
+	pt_buf_fmt(&c->out, "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n", body->len);
 	pt_buf_add(&c->out, body->p, body->len);
 	c->busy = true;
 	c->sent = pt_mono_ns();
@@ -142,7 +144,8 @@ static void exchange(struct instance *in)
 {
 	pt_auto_buf b = PT_BUF_INIT(1 << 20);
 
-	pt_buf_fmt(&b, "{\"instance\":\"%s\",\"version\":\"bench\",\"slots\":%d,\"wait_ms\":40000,\"holding\":[", in->id, L.slots);
+	pt_buf_fmt(&b, "{\"instance\":\"%s\",\"version\":\"bench\",\"slots\":%d,\"wait_ms\":40000,\"holding\":[", in->id,
+		   L.slots);
 	for (size_t i = 0; i < in->n_held; i++)
 		pt_buf_fmt(&b, "%s{\"operation\":\"%s\",\"attempt\":%d,\"state\":\"running\"}", i ? "," : "", in->held[i].id,
 			   in->held[i].attempt);
@@ -160,8 +163,9 @@ static void publish(struct instance *in)
 		if (c->busy)
 			continue;
 		c->now = in->todo[--in->n];
-		pt_buf_fmt(&b, "{\"instance\":\"%s\",\"status\":\"succeeded\",\"rows\":1,\"affected\":1,\"document\":{\"text\":\"%s\"},\"started_at\":%lld,"
-			   "\"finished_at\":%lld}\n", in->id, L.sql, (long long)pt_wall_ms(), (long long)pt_wall_ms());
+		pt_buf_fmt(&b, "{\"instance\":\"%s\",\"status\":\"succeeded\",\"rows\":1,\"affected\":1,", in->id);
+		pt_buf_fmt(&b, "\"document\":{\"text\":\"%s\"},\"started_at\":%lld,\"finished_at\":%lld}\n", L.sql,
+			   (long long)pt_wall_ms(), (long long)pt_wall_ms());
 		snprintf(path, sizeof(path), "/agent/v1/operations/%s/attempts/%d/result", c->now.id, c->now.attempt);
 		send_request(c, "PUT", path, L.basic, &b);
 	}
@@ -345,7 +349,8 @@ int main(int argc, char **argv)
 	double s;
 
 	if (argc != 11) {
-		fprintf(stderr, "usage: load PORT TOKEN KEY_ID KEY_SECRET INTEGRATION OPERATIONS SUBMITTERS INSTANCES SLOTS PAYLOAD\n");
+		fprintf(stderr,
+			"usage: load PORT TOKEN KEY_ID KEY_SECRET INTEGRATION OPERATIONS SUBMITTERS INSTANCES SLOTS PAYLOAD\n");
 		return 64;
 	}
 	L.port = (int)strtol(argv[1], NULL, 10);
@@ -405,7 +410,8 @@ int main(int argc, char **argv)
 			L.t_lease[n] = o->leased - o->sent;
 			L.t_store[n++] = o->stored - o->sent;
 		}
-	printf("{\"operations\":%ld,\"failed\":%ld,\"seconds\":%.3f,\"operations_per_s\":%.0f", L.done, L.failed, s, (double)L.done / s);
+	printf("{\"operations\":%ld,\"failed\":%ld,\"seconds\":%.3f,\"operations_per_s\":%.0f", L.done, L.failed, s,
+	       (double)L.done / s);
 	quantiles("accepted", L.t_accept, n);
 	quantiles("started", L.t_lease, n);
 	quantiles("stored", L.t_store, n);

@@ -13,21 +13,23 @@
 #define PT_COUNT(a)     (sizeof(a) / sizeof((a)[0]))
 
 /* PT_DEFINE_CLEANUP(struct foo *, foo_free) defines foo_freep() for pt_auto(). */
-#define PT_DEFINE_CLEANUP(type, fn)                   \
-	static inline PT_UNUSED void fn##p(type *p)   \
-	{                                             \
-		if (*p)                               \
-			fn(*p);                       \
+#define PT_DEFINE_CLEANUP(type, fn)                 \
+	static inline PT_UNUSED void fn##p(type *p) \
+	{                                           \
+		if (*p)                             \
+			fn(*p);                     \
 	}
 
 /* Hand ownership out of a pt_auto() variable. */
-#define pt_steal(pp)                                  \
-	({                                            \
-		__typeof__(*(pp)) pt_p_ = *(pp);      \
-		*(pp) = NULL;                         \
-		pt_p_;                                \
+#define pt_steal(pp)                             \
+	({                                       \
+		__typeof__(*(pp)) pt_p_ = *(pp); \
+		*(pp) = NULL;                    \
+		pt_p_;                           \
 	})
+/* clang-format off */
 #define pt_container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+/* clang-format on */
 
 /* A broken invariant of ours (never bad input): says where, then aborts.  Kept in release builds. */
 #define pt_assert(c) ((c) ? (void)0 : pt_panic_(__FILE__, __LINE__, #c))

@@ -13,7 +13,9 @@ struct pt_buf {
 
 extern char pt_buf_empty_[1];
 /* limit includes the final NUL. */
+/* clang-format off */
 #define PT_BUF_INIT(limit) { .p = pt_buf_empty_, .max = (limit) }
+/* clang-format on */
 
 /* Make room for n more bytes (and the NUL).  False, and the error sticks, when the maximum is passed. */
 bool pt_buf_room(struct pt_buf *b, size_t n);
@@ -28,7 +30,7 @@ void pt_buf_json(struct pt_buf *b, const char *s, size_t n);
 void pt_buf_base64(struct pt_buf *b, const void *data, size_t n);
 void pt_buf_hex(struct pt_buf *b, const void *data, size_t n);
 int pt_buf_done(const struct pt_buf *b, struct pt_err *err) PT_MUSTCHECK;
-void pt_buf_clear(struct pt_buf *b);   /* empty, keeps the memory, forgets the error */
+void pt_buf_clear(struct pt_buf *b); /* empty, keeps the memory, forgets the error */
 /* Hand out the memory (caller frees, never NULL unless out of memory); the buffer is empty afterwards. */
 char *pt_buf_detach(struct pt_buf *b, size_t *ret_len);
 void pt_buf_release(struct pt_buf *b);

@@ -68,16 +68,17 @@ static int parse_unit(const char *s, const struct unit *units, size_t n, int64_t
 
 int pt_duration_parse(const char *s, int64_t *ret_ms, struct pt_err *err)
 {
-	static const struct unit units[] = { { "", 1e3 }, { "ms", 1 }, { "s", 1e3 }, { "m", 60e3 }, { "h", 3600e3 }, { "d", 86400e3 } };
+	static const struct unit units[] = { { "", 1e3 },   { "ms", 1 },     { "s", 1e3 },
+					     { "m", 60e3 }, { "h", 3600e3 }, { "d", 86400e3 } };
 
 	return parse_unit(s, units, PT_COUNT(units), ret_ms, "a duration such as 30s, 5m or 250ms", err);
 }
 
 int pt_size_parse(const char *s, int64_t *ret_bytes, struct pt_err *err)
 {
-	static const struct unit units[] = { { "", 1 },		{ "k", 1024 },	   { "K", 1024 },	  { "Ki", 1024 },
-					     { "M", 1048576 },	{ "Mi", 1048576 }, { "G", 1073741824 }, { "Gi", 1073741824 },
-					     { "T", 0x1p40 },	{ "Ti", 0x1p40 } };
+	static const struct unit units[] = { { "", 1 },        { "k", 1024 },     { "K", 1024 },       { "Ki", 1024 },
+					     { "M", 1048576 }, { "Mi", 1048576 }, { "G", 1073741824 }, { "Gi", 1073741824 },
+					     { "T", 0x1p40 },  { "Ti", 0x1p40 } };
 
 	return parse_unit(s, units, PT_COUNT(units), ret_bytes, "a size such as 4096, 64k, 10M or 2G", err);
 }

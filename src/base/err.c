@@ -38,7 +38,7 @@ int pt_err_set_(struct pt_err *err, enum pt_code code, int sys, const char *file
 
 	if (!err)
 		return code;
-	*err = (struct pt_err){ .code = code, .sys = sys, .file = file, .line = line };
+	*err = (struct pt_err) { .code = code, .sys = sys, .file = file, .line = line };
 	va_start(ap, fmt);
 	n = vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
 	va_end(ap);

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdbool.h>
 
+/* clang-format off */
 /* name, wire string, HTTP status, exit code (sysexits.h), may the same request succeed later without a change? */
 #define PT_ERR_MAP(X)                                                          \
 	X(INVALID,          "invalid_request",          400, 64, 0)            \
@@ -53,20 +54,20 @@ enum pt_code {
 #undef X
 	PT_ERR_END_
 };
+/* clang-format on */
 
 /* Caller-owned, on the stack, never allocates: reporting an error cannot itself fail or leak. */
 struct pt_err {
 	enum pt_code code;
-	int sys;           /* errno at the origin, 0 if none */
-	const char *file;  /* origin in our source, for logs only */
+	int sys;          /* errno at the origin, 0 if none */
+	const char *file; /* origin in our source, for logs only */
 	int line;
-	char native[24];   /* code of the foreign system: SQLSTATE, HTTP status, "" if none */
-	char msg[400];     /* "outer: inner: strerror", clipped with "..." */
-	char hint[240];    /* what the reader can do, "" if we know nothing better than the message */
+	char native[24]; /* code of the foreign system: SQLSTATE, HTTP status, "" if none */
+	char msg[400];   /* "outer: inner: strerror", clipped with "..." */
+	char hint[240];  /* what the reader can do, "" if we know nothing better than the message */
 };
 
-int pt_err_set_(struct pt_err *err, enum pt_code code, int sys, const char *file, int line, const char *fmt, ...)
-	PT_PRINTF(6, 7);
+int pt_err_set_(struct pt_err *err, enum pt_code code, int sys, const char *file, int line, const char *fmt, ...) PT_PRINTF(6, 7);
 #define pt_fail(err, code, ...)     pt_err_set_((err), (code), 0, __FILE__, __LINE__, __VA_ARGS__)
 #define pt_fail_sys(err, code, ...) pt_err_set_((err), (code), errno, __FILE__, __LINE__, __VA_ARGS__)
 #define pt_fail_oom(err)            pt_fail((err), PT_E_INTERNAL, "out of memory")
@@ -78,8 +79,8 @@ int pt_hint(struct pt_err *err, const char *fmt, ...) PT_PRINTF(2, 3);
 /* Set the foreign code, clipped to fit. */
 void pt_native(struct pt_err *err, const char *native);
 
-const char *pt_code_wire(enum pt_code code);       /* "invalid_request"; "ok" for PT_OK */
-enum pt_code pt_code_from_wire(const char *wire);  /* PT_E_INTERNAL when unknown */
+const char *pt_code_wire(enum pt_code code);      /* "invalid_request"; "ok" for PT_OK */
+enum pt_code pt_code_from_wire(const char *wire); /* PT_E_INTERNAL when unknown */
 int pt_code_http(enum pt_code code);
 int pt_code_exit(enum pt_code code);
 bool pt_code_retryable(enum pt_code code);

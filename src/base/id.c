@@ -37,7 +37,7 @@ void pt_id_new(char out[static PT_ID_SIZE], const char *prefix)
 		last_ms = ms;
 		pt_random(rnd, sizeof(rnd));
 		rnd[0] &= 0x7f; /* leaves room to count upwards */
-	} else { /* same millisecond, or the clock went back: stay in order by adding one to the random part */
+	} else {                /* same millisecond, or the clock went back: stay in order by adding one to the random part */
 		for (size_t i = sizeof(rnd); i-- > 0 && ++rnd[i] == 0;)
 			;
 	}

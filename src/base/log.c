@@ -157,8 +157,8 @@ static void line_text(struct pt_buf *b, const char *when, enum pt_log_level leve
 	static const char *const colours[] = { "\033[2m", "\033[32m", "\033[33m", "\033[31m" };
 	bool dev = lg.format == PT_LOG_DEV, colour = dev && lg.colour;
 
-	pt_buf_fmt(b, "%.*s %s%-5s%s %s", dev ? 12 : 24, dev ? when + 11 : when, colour ? colours[level] : "",
-		   level_names[level], colour ? "\033[0m" : "", msg);
+	pt_buf_fmt(b, "%.*s %s%-5s%s %s", dev ? 12 : 24, dev ? when + 11 : when, colour ? colours[level] : "", level_names[level],
+		   colour ? "\033[0m" : "", msg);
 	for (const char *k; (k = va_arg(ap, const char *));) {
 		const char *v = va_arg(ap, const char *);
 

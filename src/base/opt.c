@@ -139,7 +139,7 @@ static void amount_text(enum pt_opt_type type, int64_t v, char out[static 24])
 		if (v % f == 0 && (v || f == 1)) {
 			snprintf(out, 24, "%lld%s", (long long)(v / f),
 				 type == PT_OPT_DURATION ? times[i].unit
-				 : type == PT_OPT_SIZE	 ? sizes[i].unit
+				 : type == PT_OPT_SIZE   ? sizes[i].unit
 							 : "");
 			return;
 		}
@@ -244,7 +244,8 @@ static int found_flag(struct parse *p, size_t i, const char *text, struct pt_err
 }
 
 /* The value of a flag: behind "=", or the next argument, unless that is a flag too. */
-static int take_value(const char *flag, const char *inline_value, int argc, char **argv, int *at, const char **ret, struct pt_err *err)
+static int take_value(const char *flag, const char *inline_value, int argc, char **argv, int *at, const char **ret,
+		      struct pt_err *err)
 {
 	*ret = inline_value ? inline_value : *at + 1 < argc ? argv[*at + 1] : NULL;
 	if (!*ret || (!inline_value && strncmp(*ret, "--", 2) == 0))
@@ -272,8 +273,9 @@ static int long_flag(struct parse *p, int argc, char **argv, int *at, struct pt_
 		if (strlen(flag) == n && memcmp(flag, arg, n) == 0) {
 			if (o->type == PT_OPT_BOOL)
 				return found_flag(p, i, eq ? eq + 1 : "true", err);
-			return take_value(flag, eq ? eq + 1 : NULL, argc, argv, at, &text, err) < 0 ? PT_E_INVALID
-												     : found_flag(p, i, text, err);
+			if (take_value(flag, eq ? eq + 1 : NULL, argc, argv, at, &text, err) < 0)
+				return PT_E_INVALID;
+			return found_flag(p, i, text, err);
 		}
 		if (o->type == PT_OPT_BOOL && !eq && strncmp(arg, "--no-", 5) == 0 && strcmp(arg + 5, o->name) == 0)
 			return found_flag(p, i, "false", err);
@@ -295,8 +297,9 @@ static int short_flag(struct parse *p, int argc, char **argv, int *at, struct pt
 			return found_flag(p, i, "true", err);
 		if (o->type == PT_OPT_BOOL)
 			break; /* no bundles of letters: they would need an explanation */
-		return take_value(flag, arg[2] ? arg + 2 : NULL, argc, argv, at, &text, err) < 0 ? PT_E_INVALID
-												  : found_flag(p, i, text, err);
+		if (take_value(flag, arg[2] ? arg + 2 : NULL, argc, argv, at, &text, err) < 0)
+			return PT_E_INVALID;
+		return found_flag(p, i, text, err);
 	}
 	if (strcmp(arg, "-h") == 0) {
 		p->help = true;
@@ -473,7 +476,8 @@ static int parse_all(struct parse *p, const struct pt_command *all, int argc, ch
 	return rc < 0 ? rc : required(p, err);
 }
 
-int pt_opt_parse(const struct pt_command *all, const struct pt_command *cmd, int argc, char **argv, void *conf, struct pt_err *err)
+int pt_opt_parse(const struct pt_command *all, const struct pt_command *cmd, int argc, char **argv, void *conf,
+		 struct pt_err *err)
 {
 	pt_auto(pt_freep) struct found *found = calloc(cmd->n_opts ? cmd->n_opts : 1, sizeof(*found));
 	struct parse p = { .cmd = cmd, .conf = conf, .found = found };

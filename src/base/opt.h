@@ -20,12 +20,12 @@ struct pt_opt_strs {
 	size_t n;
 };
 enum {
-	PT_OPT_SECRET = 1 << 0,   /* masked by --print-config */
+	PT_OPT_SECRET = 1 << 0, /* masked by --print-config */
 	PT_OPT_REQUIRED = 1 << 1,
-	PT_OPT_NO_ENV = 1 << 2,   /* a flag only */
-	PT_OPT_STD_ENV = 1 << 3,  /* the environment name is .env, without our prefix (HTTPS_PROXY), or the same in lower case */
+	PT_OPT_NO_ENV = 1 << 2,  /* a flag only */
+	PT_OPT_STD_ENV = 1 << 3, /* the environment name is .env, without our prefix (HTTPS_PROXY), or the same in lower case */
 	PT_OPT_POSITIONAL = 1 << 4, /* takes the next argument that is no flag; has neither flag nor environment name */
-	PT_OPT_NO_FLAG = 1 << 5,  /* environment only: a secret that a command line would show to every user of the machine */
+	PT_OPT_NO_FLAG = 1 << 5,    /* environment only: a secret that a command line would show to every user of the machine */
 };
 
 struct pt_opt {
@@ -33,15 +33,17 @@ struct pt_opt {
 	enum pt_opt_type type;
 	size_t offset;
 	unsigned flags;
-	const char *def;          /* text of the default, NULL = none */
-	const char *value;        /* placeholder in help: "URL" */
+	const char *def;   /* text of the default, NULL = none */
+	const char *value; /* placeholder in help: "URL" */
 	const char *help;
-	int64_t min, max;         /* INT, DURATION (ms), SIZE (bytes): when max > min */
+	int64_t min, max;          /* INT, DURATION (ms), SIZE (bytes): when max > min */
 	const char *const *values; /* ENUM, NULL-terminated */
-	const char *env;          /* with PT_OPT_STD_ENV, or an older alias */
-	char letter;              /* short form, 'o' for -o; 0 = none */
+	const char *env;           /* with PT_OPT_STD_ENV, or an older alias */
+	char letter;               /* short form, 'o' for -o; 0 = none */
 };
+/* clang-format off */
 #define PT_O(st, member, nm, ty, ...) { .name = (nm), .type = (ty), .offset = offsetof(st, member), ##__VA_ARGS__ }
+/* clang-format on */
 
 struct pt_command {
 	const char *name;    /* the words behind "postern": "agent", "ctl operations run"; "" = the program itself */
@@ -49,7 +51,8 @@ struct pt_command {
 	const char *text;    /* paragraphs of the manual: examples, files, exit codes; NULL = none */
 	const struct pt_opt *opts;
 	size_t n_opts;
-	int (*run)(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err); /* argv[0] is the command's last word */
+	/* argv[0] is the command's last word. */
+	int (*run)(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err);
 	const struct pt_command *sub; /* subcommands, ended by a row without a name; NULL = none */
 };
 
@@ -61,9 +64,9 @@ extern const struct pt_command *pt_opt_root;
  * POSTERN_CREDENTIAL_*, which hold secrets of integrations).  Settings without flag, environment and default stay zero.
  * Returns PT_OK; 1 when --help, --version or --print-config was asked and answered on standard output (the caller returns 0).
  * Strings point into argv, environ and the table. */
-int pt_opt_parse(const struct pt_command *all, const struct pt_command *cmd, int argc, char **argv, void *conf, struct pt_err *err)
-	PT_MUSTCHECK;
-void pt_opt_help(const struct pt_command *cmd, struct pt_buf *out);  /* text of --help */
+int pt_opt_parse(const struct pt_command *all, const struct pt_command *cmd, int argc, char **argv, void *conf,
+		 struct pt_err *err) PT_MUSTCHECK;
+void pt_opt_help(const struct pt_command *cmd, struct pt_buf *out);                  /* text of --help */
 void pt_opt_man(const struct pt_command *cmd, const char *path, struct pt_buf *out); /* mdoc page; path = "postern agent" */
 /* Completion script for shell "bash" or "zsh" of the whole command tree: subcommands, flags, values of enums.  Any other shell
  * writes nothing. */

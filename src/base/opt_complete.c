@@ -110,7 +110,8 @@ static void values(const struct pt_list *nodes, bool zsh, struct pt_buf *out)
 					pt_buf_fmt(out, "%s%s", zsh || v != o->values ? " " : "", *v);
 				pt_buf_str(out, zsh ? "; return ;;\n" : "\" -- \"$cur\")); return ;;\n");
 			} else if (o->type == PT_OPT_STR || o->type == PT_OPT_STRS) {
-				pt_buf_str(out, zsh ? ") _files; return ;;\n" : ") COMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n");
+				pt_buf_str(out, zsh ? ") _files; return ;;\n"
+						    : ") COMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n");
 			} else {
 				pt_buf_str(out, zsh ? ") return ;;\n" : ") COMPREPLY=(); return ;;\n");
 			}
@@ -177,12 +178,13 @@ static void zsh_words(const struct pt_list *nodes, const struct node *x, struct 
 
 static void script(const struct pt_list *nodes, bool zsh, struct pt_buf *out)
 {
-	pt_buf_str(out, zsh ? "#compdef postern\n# zsh completion of postern\n_postern() {\n"
-			      "\tlocal at=\"\" w prev=\"${words[CURRENT-1]}\" i\n\tlocal -a commands flags\n"
-			      "\tfor ((i = 2; i < CURRENT; i++)); do\n\t\tw=\"${words[i]}\"\n"
-			    : "# bash completion of postern\n_postern() {\n"
-			      "\tlocal cur=\"${COMP_WORDS[COMP_CWORD]}\" prev=\"${COMP_WORDS[COMP_CWORD-1]}\" at=\"\" words=\"\" w i\n"
-			      "\tfor ((i = 1; i < COMP_CWORD; i++)); do\n\t\tw=\"${COMP_WORDS[i]}\"\n");
+	pt_buf_str(out,
+		   zsh ? "#compdef postern\n# zsh completion of postern\n_postern() {\n"
+			 "\tlocal at=\"\" w prev=\"${words[CURRENT-1]}\" i\n\tlocal -a commands flags\n"
+			 "\tfor ((i = 2; i < CURRENT; i++)); do\n\t\tw=\"${words[i]}\"\n"
+		       : "# bash completion of postern\n_postern() {\n"
+			 "\tlocal cur=\"${COMP_WORDS[COMP_CWORD]}\" prev=\"${COMP_WORDS[COMP_CWORD-1]}\" at=\"\" words=\"\" w i\n"
+			 "\tfor ((i = 1; i < COMP_CWORD; i++)); do\n\t\tw=\"${COMP_WORDS[i]}\"\n");
 	walk(nodes, out);
 	pt_buf_str(out, "\tdone\n");
 	values(nodes, zsh, out);

@@ -11,14 +11,19 @@ enum { WIDTH = 100, MAN_WIDTH = 78, LEFT_MAX = 36 };
 static const struct pt_opt std_opts[] = {
 	{ .name = "help", .type = PT_OPT_BOOL, .flags = PT_OPT_NO_ENV, .help = "Show this help.", .letter = 'h' },
 	{ .name = "version", .type = PT_OPT_BOOL, .flags = PT_OPT_NO_ENV, .help = "Show the version." },
-	{ .name = "print-config", .type = PT_OPT_BOOL, .flags = PT_OPT_NO_ENV,
+	{ .name = "print-config",
+	  .type = PT_OPT_BOOL,
+	  .flags = PT_OPT_NO_ENV,
 	  .help = "Show every setting with its value and where it came from; secrets are masked." },
 };
 
 /* "URL", "json|plain|dev"; "" for a flag without a value. */
 static void placeholder(const struct pt_opt *o, struct pt_buf *b)
 {
-	static const char *const by_type[] = { [PT_OPT_STR] = "TEXT", [PT_OPT_STRS] = "TEXT", [PT_OPT_INT] = "N", [PT_OPT_DURATION] = "TIME",
+	static const char *const by_type[] = { [PT_OPT_STR] = "TEXT",
+					       [PT_OPT_STRS] = "TEXT",
+					       [PT_OPT_INT] = "N",
+					       [PT_OPT_DURATION] = "TIME",
 					       [PT_OPT_SIZE] = "SIZE" };
 
 	if (o->value)
@@ -462,7 +467,7 @@ static void man_shared(const struct pt_command *top, bool environment, struct pt
 		if (in_all_leaves(top, leaf->opts[i].name))
 			shared[n++] = leaf->opts[i];
 	if (environment)
-		man_environment(&(struct pt_command){ .opts = shared, .n_opts = n }, b);
+		man_environment(&(struct pt_command) { .opts = shared, .n_opts = n }, b);
 	else
 		man_options(shared, n, b);
 }

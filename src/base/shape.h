@@ -40,11 +40,11 @@ struct pt_list {
 };
 
 enum {
-	PT_REQUIRED = 1 << 0,  /* must be in the JSON document */
-	PT_SECRET = 1 << 1,    /* never logged */
-	PT_SKIP_ZERO = 1 << 2, /* I64, BOOL, F64: a zero value is not written */
-	PT_KEY = 1 << 3,       /* database: (part of) the primary key, must come first */
-	PT_OBJECT = 1 << 4,    /* JSON: must be an object */
+	PT_REQUIRED = 1 << 0,   /* must be in the JSON document */
+	PT_SECRET = 1 << 1,     /* never logged */
+	PT_SKIP_ZERO = 1 << 2,  /* I64, BOOL, F64: a zero value is not written */
+	PT_KEY = 1 << 3,        /* database: (part of) the primary key, must come first */
+	PT_OBJECT = 1 << 4,     /* JSON: must be an object */
 	PT_STRING_MAP = 1 << 5, /* JSON: must be an object whose values are strings */
 };
 
@@ -68,9 +68,11 @@ struct pt_shape {
 	size_t n;
 	bool open; /* unknown members are passed over: for answers, whose sender may be newer than their reader */
 };
+/* clang-format off */
 #define PT_F(st, member, ty, fl, ...) { .name = #member, .type = (ty), .offset = offsetof(st, member), .flags = (fl), ##__VA_ARGS__ }
 #define PT_SHAPE(nm, st, arr)         { .name = (nm), .size = sizeof(st), .fields = (arr), .n = PT_COUNT(arr) }
 #define PT_SHAPE_OPEN(nm, st, arr)    { .name = (nm), .size = sizeof(st), .fields = (arr), .n = PT_COUNT(arr), .open = true }
+/* clang-format on */
 
 /* Read a JSON object into a zeroed struct.  On failure the struct is released and zeroed, err names the member
  * ("priority: expected an integer, got a string").  Does not keep j. */

@@ -19,8 +19,8 @@
 enum { START_MS = 15000, QUERY_MS = 30000, STOP_MS = 8000, POLL_MS = 20, LOG_LINES = 15 };
 enum { PATH_SIZE = 4096 };
 
-#define QUERY                                                                                                                    \
-	"SELECT name, version, round(installed_kb / 1024.0, 1) AS installed_mb FROM packages ORDER BY installed_kb DESC LIMIT "  \
+#define QUERY                                                                                                                   \
+	"SELECT name, version, round(installed_kb / 1024.0, 1) AS installed_mb FROM packages ORDER BY installed_kb DESC LIMIT " \
 	"10"
 
 struct conf {

@@ -11,25 +11,25 @@
 
 /* Logical types: name, Arrow format, bytes per value (0 = one bit, -1 = variable length).  Meanings: docs/types.md.  Types that
  * Arrow has not, or not exactly, travel as UTF-8 text with their name in the metadata. */
-#define PT_LOGICAL_MAP(X)                                                                                                        \
-	X(BOOL, "bool", "b", 0)                                                                                                  \
-	X(INT16, "int16", "s", 2)                                                                                                \
-	X(INT32, "int32", "i", 4)                                                                                                \
-	X(INT64, "int64", "l", 8)                                                                                                \
-	X(FLOAT32, "float32", "f", 4)                                                                                            \
-	X(FLOAT64, "float64", "g", 8)                                                                                            \
-	X(DECIMAL, "decimal", "u", -1)                                                                                           \
-	X(TEXT, "text", "u", -1)                                                                                                 \
-	X(BYTES, "bytes", "z", -1)                                                                                               \
-	X(DATE, "date", "tdD", 4)                                                                                                \
-	X(TIME, "time", "ttu", 8)                                                                                                \
-	X(TIMETZ, "timetz", "u", -1)                                                                                             \
-	X(TIMESTAMP, "timestamp", "tsu:", 8)                                                                                     \
-	X(TIMESTAMPTZ, "timestamptz", "tsu:UTC", 8)                                                                              \
-	X(INTERVAL, "interval", "u", -1)                                                                                         \
-	X(UUID, "uuid", "w:16", 16)                                                                                              \
-	X(JSON, "json", "u", -1)                                                                                                 \
-	X(ARRAY, "array", "u", -1)                                                                                               \
+#define PT_LOGICAL_MAP(X)                           \
+	X(BOOL, "bool", "b", 0)                     \
+	X(INT16, "int16", "s", 2)                   \
+	X(INT32, "int32", "i", 4)                   \
+	X(INT64, "int64", "l", 8)                   \
+	X(FLOAT32, "float32", "f", 4)               \
+	X(FLOAT64, "float64", "g", 8)               \
+	X(DECIMAL, "decimal", "u", -1)              \
+	X(TEXT, "text", "u", -1)                    \
+	X(BYTES, "bytes", "z", -1)                  \
+	X(DATE, "date", "tdD", 4)                   \
+	X(TIME, "time", "ttu", 8)                   \
+	X(TIMETZ, "timetz", "u", -1)                \
+	X(TIMESTAMP, "timestamp", "tsu:", 8)        \
+	X(TIMESTAMPTZ, "timestamptz", "tsu:UTC", 8) \
+	X(INTERVAL, "interval", "u", -1)            \
+	X(UUID, "uuid", "w:16", 16)                 \
+	X(JSON, "json", "u", -1)                    \
+	X(ARRAY, "array", "u", -1)                  \
 	X(ANY, "any", "u", -1)
 enum pt_logical {
 #define X(n, name, format, width) PT_L_##n,

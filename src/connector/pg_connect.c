@@ -91,7 +91,7 @@ static int put_ca(struct params *p, const json_t *ssl_options, struct pt_err *er
 
 	if (!json_is_object(ssl_options))
 		return pt_fail(err, PT_E_INVALID, "ssl_options: expected an object, got %s", pt_json_type_name(ssl_options));
-	json_object_foreach ((json_t *)(uintptr_t)ssl_options, key, v) {
+	json_object_foreach((json_t *)(uintptr_t)ssl_options, key, v) {
 		const char *pem = json_string_value(v);
 		size_t n = json_string_length(v);
 
@@ -179,7 +179,7 @@ static int read_args(struct params *p, const json_t *connect_args, struct pt_err
 
 	if (!json_is_object(connect_args))
 		return pt_fail(err, PT_E_INVALID, "connect_args: expected an object, got %s", pt_json_type_name(connect_args));
-	json_object_foreach ((json_t *)(uintptr_t)connect_args, name, v) {
+	json_object_foreach((json_t *)(uintptr_t)connect_args, name, v) {
 		int rc = json_is_null(v) ? PT_OK : one_arg(p, name, v, err);
 
 		if (rc < 0)

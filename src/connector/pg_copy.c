@@ -1,5 +1,5 @@
-/* Rows by COPY (…) TO STDOUT (FORMAT binary): the same bytes per value as binary result rows, at half of the client's work per row,
- * since libpq makes no result object of each. */
+/* Rows by COPY (…) TO STDOUT (FORMAT binary): the same bytes per value as binary result rows, at half of the client's work per
+ * row, since libpq makes no result object of each. */
 #include "connector/pg_copy.h"
 #include <arpa/inet.h>
 #include <poll.h>

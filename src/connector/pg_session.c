@@ -1,8 +1,8 @@
 /* A session with a PostgreSQL server, apart from rows: waiting for results, what errors mean, commands of our own, the end of a
  * transaction, and stopping a statement.
  *
- * Cancel and deadline: every wait is a poll on the socket and the token.  The cancel request goes to the server from a thread of its
- * own, since PQcancel() blocks; the answer is awaited for a bounded time, then the connection is given up. */
+ * Cancel and deadline: every wait is a poll on the socket and the token.  The cancel request goes to the server from a thread of
+ * its own, since PQcancel() blocks; the answer is awaited for a bounded time, then the connection is given up. */
 #include "connector/pg_conn.h"
 #include "base/clock.h"
 #include <poll.h>

@@ -269,6 +269,12 @@ static int prepare(struct pg_conn *c, const char *sql, PGresult **ret_desc, stru
 	return rc;
 }
 
+/* The forms that pg_text.c reads, until the end of the transaction. */
+static const char text_forms[] = "SELECT pg_catalog.set_config('DateStyle', 'ISO', true), "
+				 "pg_catalog.set_config('IntervalStyle', 'iso_8601', true), "
+				 "pg_catalog.set_config('extra_float_digits', '1', true), "
+				 "pg_catalog.set_config('bytea_output', 'hex', true)";
+
 static int execute(struct pg_conn *c, const struct pt_query *q, const struct bound *b, struct pt_err *err)
 {
 	PGresult *desc = NULL;
@@ -284,12 +290,7 @@ static int execute(struct pg_conn *c, const struct pt_query *q, const struct bou
 	PQclear(desc);
 	if (rc == 0 && text) {
 		asked = true;
-		rc = pg_run(c,
-			  "SELECT pg_catalog.set_config('DateStyle', 'ISO', true), pg_catalog.set_config('IntervalStyle', "
-			  "'iso_8601', true), "
-			  "pg_catalog.set_config('extra_float_digits', '1', true), pg_catalog.set_config('bytea_output', 'hex', "
-			  "true)",
-			  NULL, err);
+		rc = pg_run(c, text_forms, NULL, err);
 	}
 	if (rc < 0)
 		return rc;
@@ -495,7 +496,7 @@ static int pg_open(struct pt_conn **ret, const json_t *connect_args, const struc
 	if (rc == 0) {
 		c->cancel = cancel;
 		rc = pg_run(c, "SELECT (extract(epoch FROM current_setting('statement_timeout')::interval) * 1000)::bigint", &res,
-			  err);
+			    err);
 		c->cancel = NULL;
 	}
 	if (rc < 0) {

@@ -183,7 +183,7 @@ static int read_args(const json_t *connect_args, const char **ret_path, struct p
 
 	if (!json_is_object(connect_args))
 		return pt_fail(err, PT_E_INVALID, "connect_args: expected an object, got %s", pt_json_type_name(connect_args));
-	json_object_foreach ((json_t *)(uintptr_t)connect_args, name, v) {
+	json_object_foreach((json_t *)(uintptr_t)connect_args, name, v) {
 		const char *s = json_string_value(v);
 
 		if (strcmp(name, "path") != 0 && strcmp(name, "database") != 0 && strcmp(name, "file") != 0) {

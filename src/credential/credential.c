@@ -86,7 +86,7 @@ int pt_credential_connect_args(const struct pt_credential_ref *ref, const struct
 	if (rc == 0)
 		rc = parse(&text, ret, err);
 	explicit_bzero(text.p, text.cap);
-	return rc == PT_E_CREDENTIAL ? pt_err_wrap(err, rc, "credential %s %s", ref->type,
-						   ref->file_path ? ref->file_path : ref->env_var_name)
-				     : rc;
+	return rc == PT_E_CREDENTIAL
+		       ? pt_err_wrap(err, rc, "credential %s %s", ref->type, ref->file_path ? ref->file_path : ref->env_var_name)
+		       : rc;
 }

@@ -6,7 +6,8 @@
 #include "proto/messages.h"
 
 struct pt_credential_conf {
-	const char *dirs; /* colon-separated absolute folders that FILE may read below: "/etc/secrets/integrations"; NULL = none */
+	/* Colon-separated absolute folders that FILE may read below: "/etc/secrets/integrations"; NULL = none. */
+	const char *dirs;
 };
 struct pt_credential_source {
 	const char *name; /* "FILE" */

@@ -70,7 +70,8 @@ static int open_failed(int e, struct pt_err *err)
 	errno = e;
 	(void)pt_fail_sys(err, PT_E_CREDENTIAL, "open");
 	if (e == ENOSYS)
-		(void)pt_hint(err, "credential files need openat2 (Linux 5.6), which this kernel or sandbox does not have: use ENV_VAR");
+		(void)pt_hint(err, "credential files need openat2 (Linux 5.6), which this kernel or sandbox does not have: "
+				   "use ENV_VAR");
 	else
 		(void)pt_hint(err, "check that the secret is mounted at this path and that the agent's user may read it");
 	return PT_E_CREDENTIAL;
@@ -124,7 +125,8 @@ static int file_fetch(const struct pt_credential_ref *ref, const struct pt_crede
 		dir += n + (dir[n] == ':');
 	}
 	(void)pt_fail(err, PT_E_DENIED, "file_path '%.100s' is not below an allowed folder", path);
-	(void)pt_hint(err, "this agent reads secrets below %.150s only", conf && conf->dirs && *conf->dirs ? conf->dirs : "(no folder)");
+	(void)pt_hint(err, "this agent reads secrets below %.150s only",
+		      conf && conf->dirs && *conf->dirs ? conf->dirs : "(no folder)");
 	return PT_E_DENIED;
 }
 

@@ -11,8 +11,8 @@ struct conf {
 };
 
 static const char *const kinds[] = { "generic", NULL };
-#define AGENT_OPT                                                                                                                \
-	PT_O(struct conf, name, "agent", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV,               \
+#define AGENT_OPT                                                                                                  \
+	PT_O(struct conf, name, "agent", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV, \
 	     .value = "AGENT", .help = "its name or id")
 
 static const struct pt_opt list_opts[] = { PT_CTL_OPTS(struct conf) };
@@ -173,8 +173,8 @@ const struct pt_command pt_ctl_agents[] = {
 
 /* --- keys --- */
 
-#define OF_AGENT_OPT                                                                                                             \
-	PT_O(struct conf, agent, "agent", PT_OPT_STR, .flags = PT_OPT_REQUIRED | PT_OPT_NO_ENV, .value = "AGENT",                \
+#define OF_AGENT_OPT                                                                                              \
+	PT_O(struct conf, agent, "agent", PT_OPT_STR, .flags = PT_OPT_REQUIRED | PT_OPT_NO_ENV, .value = "AGENT", \
 	     .help = "name or id of the agent")
 
 static const struct pt_opt key_create_opts[] = {

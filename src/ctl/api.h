@@ -23,9 +23,9 @@ struct pt_ctl_answer {
 	json_t *doc;        /* parsed; NULL when the answer has no body */
 	int status;
 };
-#define PT_CTL_ANSWER_INIT                                                                                                       \
-	{                                                                                                                        \
-		.text = PT_BUF_INIT(64u << 20)                                                                                   \
+#define PT_CTL_ANSWER_INIT                     \
+	{                                      \
+		.text = PT_BUF_INIT(64u << 20) \
 	}
 void pt_ctl_answer_release(struct pt_ctl_answer *a);
 #define pt_auto_answer pt_auto(pt_ctl_answer_release) struct pt_ctl_answer

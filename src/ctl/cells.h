@@ -8,9 +8,9 @@ struct pt_cells {
 	const char *p, *end;
 	bool started;
 };
-#define PT_CELLS_INIT(line, n)                                                                                                   \
-	{                                                                                                                        \
-		.p = (line), .end = (line) + (n)                                                                                 \
+#define PT_CELLS_INIT(line, n)                   \
+	{                                        \
+		.p = (line), .end = (line) + (n) \
 	}
 struct pt_cell {
 	const char *p; /* into the line, or into scratch */

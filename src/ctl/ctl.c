@@ -128,7 +128,7 @@ static int fill(const json_t *items, const struct pt_ctl_col *cols, size_t n, st
 	rc = pt_table_new(&t, layout, n, false, err);
 	if (rc < 0)
 		return rc;
-	json_array_foreach (items, i, row)
+	json_array_foreach(items, i, row)
 		for (size_t k = 0; k < n; k++) {
 			pt_buf_clear(&cell);
 			show(&cols[k], row, &cell);

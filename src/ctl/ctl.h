@@ -36,14 +36,14 @@ extern const char *const pt_ctl_outputs[];
 		PT_O(st, c.target.no_proxy, "no-proxy", PT_OPT_STR, .flags = PT_OPT_STD_ENV, .env = "NO_PROXY", .value = "LIST", \
 		     .help = "hosts, .domains and networks to reach without a proxy")
 
-#define PT_CTL_OPTS(st)                                                                                                          \
-	PT_O(st, c.output, "output", PT_OPT_ENUM, .letter = 'o', .flags = PT_OPT_NO_ENV, .def = "table",                         \
-	     .values = pt_ctl_outputs, .help = "table for people, json for programs: the API's own answer"),                     \
+#define PT_CTL_OPTS(st)                                                                                      \
+	PT_O(st, c.output, "output", PT_OPT_ENUM, .letter = 'o', .flags = PT_OPT_NO_ENV, .def = "table",     \
+	     .values = pt_ctl_outputs, .help = "table for people, json for programs: the API's own answer"), \
 		PT_CTL_TARGET_OPTS(st)
 
-#define PT_CTL_COMMAND(nm, fn, opt_rows, sum, ...)                                                                               \
-	{                                                                                                                        \
-		.name = (nm), .run = (fn), .opts = (opt_rows), .n_opts = PT_COUNT(opt_rows), .summary = (sum), ##__VA_ARGS__     \
+#define PT_CTL_COMMAND(nm, fn, opt_rows, sum, ...)                                                                           \
+	{                                                                                                                    \
+		.name = (nm), .run = (fn), .opts = (opt_rows), .n_opts = PT_COUNT(opt_rows), .summary = (sum), ##__VA_ARGS__ \
 	}
 
 /* Settings of commands that have none of their own but at most one name or id. */

@@ -12,8 +12,8 @@ struct conf {
 
 static const char *const credential_types[] = { "FILE", "ENV_VAR", NULL };
 static const struct pt_opt list_opts[] = { PT_CTL_OPTS(struct conf) };
-#define NAME_OPT                                                                                                                 \
-	PT_O(struct conf, name, "integration", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV,         \
+#define NAME_OPT                                                                                                         \
+	PT_O(struct conf, name, "integration", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV, \
 	     .value = "NAME", .help = "its name or id")
 static const struct pt_opt one_opts[] = { NAME_OPT, PT_CTL_OPTS(struct conf) };
 static const struct pt_opt test_opts[] = {

@@ -14,10 +14,10 @@ struct conf {
 
 static const char *const states[] = { "queued",    "leased",  "running", "succeeded", "failed",
 				      "cancelled", "expired", "unknown", NULL };
-#define ID_OPT                                                                                                                   \
-	PT_O(struct conf, id, "operation", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV,             \
+#define ID_OPT                                                                                                       \
+	PT_O(struct conf, id, "operation", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV, \
 	     .value = "ID", .help = "id of the operation")
-#define FILTER(member, nm, val, text)                                                                                            \
+#define FILTER(member, nm, val, text) \
 	PT_O(struct conf, member, nm, PT_OPT_STR, .flags = PT_OPT_NO_ENV, .value = val, .help = text)
 
 static const struct pt_opt list_opts[] = {
@@ -134,7 +134,7 @@ static void show_columns(const json_t *v, struct pt_buf *out)
 	const json_t *c;
 	size_t i;
 
-	json_array_foreach (v, i, c)
+	json_array_foreach(v, i, c)
 		pt_buf_fmt(out, "%s%s %s", i ? ", " : "", pt_ctl_text(c, "name"), pt_ctl_text(c, "type"));
 }
 
@@ -242,12 +242,12 @@ static int cancel(const struct pt_command *cmd, int argc, char **argv, struct pt
 
 /* --- run --- */
 
-#define TEXT(member, nm, val, text)                                                                                              \
+#define TEXT(member, nm, val, text) \
 	PT_O(struct pt_ctl_run, member, nm, PT_OPT_STR, .flags = PT_OPT_NO_ENV, .value = val, .help = text)
-#define TEXTS(member, nm, val, text)                                                                                             \
+#define TEXTS(member, nm, val, text) \
 	PT_O(struct pt_ctl_run, member, nm, PT_OPT_STRS, .flags = PT_OPT_NO_ENV, .value = val, .help = text)
 #define FLAG(member, nm, text) PT_O(struct pt_ctl_run, member, nm, PT_OPT_BOOL, .flags = PT_OPT_NO_ENV, .help = text)
-#define NUMBER(member, nm, ty, val, least, most, text)                                                                           \
+#define NUMBER(member, nm, ty, val, least, most, text) \
 	PT_O(struct pt_ctl_run, member, nm, ty, .flags = PT_OPT_NO_ENV, .value = val, .min = least, .max = most, .help = text)
 
 static const struct pt_opt run_opts[] = {

@@ -11,10 +11,10 @@ struct pt_ctl_run {
 	int64_t timeout_ms, max_rows, max_bytes, priority, deadline_ms, max_attempts; /* PT_CTL_UNSET where nothing was said */
 	bool write, at_most_once, wait;
 };
-#define PT_CTL_RUN_INIT                                                                                                          \
-	{                                                                                                                        \
-		.timeout_ms = PT_CTL_UNSET, .max_rows = PT_CTL_UNSET, .max_bytes = PT_CTL_UNSET, .priority = PT_CTL_UNSET,       \
-		.deadline_ms = PT_CTL_UNSET, .max_attempts = PT_CTL_UNSET                                                        \
+#define PT_CTL_RUN_INIT                                                                                                    \
+	{                                                                                                                  \
+		.timeout_ms = PT_CTL_UNSET, .max_rows = PT_CTL_UNSET, .max_bytes = PT_CTL_UNSET, .priority = PT_CTL_UNSET, \
+		.deadline_ms = PT_CTL_UNSET, .max_attempts = PT_CTL_UNSET                                                  \
 	}
 
 /* Fill body (an object) for POST /api/v1/operations with what was said and no more.  Reads files and standard input where an

@@ -333,7 +333,8 @@ static int sqlite_begin(struct pt_db *base, bool write, struct pt_tx **ret, stru
 	c->tx = (struct sqlite_tx) { .base = { .db = base, .write = write } };
 	if (!write) {
 		c->tx.begun = true;
-		if ((rc = pt_sqlite_ctl(c->sq, PT_SQL_BEGIN_READ, err)) < 0 || (rc = pt_sqlite_ctl(c->sq, PT_SQL_SNAPSHOT, err)) < 0) {
+		if ((rc = pt_sqlite_ctl(c->sq, PT_SQL_BEGIN_READ, err)) < 0 ||
+		    (rc = pt_sqlite_ctl(c->sq, PT_SQL_SNAPSHOT, err)) < 0) {
 			end(&c->tx);
 			return rc;
 		}

@@ -15,7 +15,7 @@ struct work {
 struct pool {
 	struct pt_executor e;
 	pthread_mutex_t lock;
-	pthread_cond_t wake; /* there is work, or the end */
+	pthread_cond_t wake;  /* there is work, or the end */
 	pthread_cond_t ended; /* stopping, and a piece of work or a thread has ended */
 	pthread_attr_t attr;
 	int64_t idle_ms;
@@ -30,7 +30,7 @@ struct pool {
 
 static struct timespec at_mono(int64_t ms)
 {
-	return (struct timespec){ .tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000 };
+	return (struct timespec) { .tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000 };
 }
 
 static int64_t in_ms(int64_t ms)
@@ -115,7 +115,7 @@ static int thread_submit(struct pt_executor *e, void (*fn)(void *arg), void *arg
 	else if (p->queued >= p->waiting) /* those who wait have work already */
 		rc = new_thread(p, err);
 	if (rc == 0) {
-		p->queue[(p->head + p->queued++) % p->slots] = (struct work){ .fn = fn, .arg = arg };
+		p->queue[(p->head + p->queued++) % p->slots] = (struct work) { .fn = fn, .arg = arg };
 		p->taken++;
 		pthread_cond_signal(&p->wake);
 	}

@@ -8,7 +8,9 @@ struct pt_backoff {
 	unsigned failures;
 	int64_t healthy_since; /* pt_mono_ms() of the first success after the last failure, 0 = none */
 };
+/* clang-format off */
 #define PT_BACKOFF_INIT(base, cap, healthy) { .base_ms = (base), .cap_ms = (cap), .healthy_ms = (healthy) }
+/* clang-format on */
 /* A failure: how long to wait, uniformly random in [0, min(cap, base * 2^failures)], never below at_least_ms (Retry-After). */
 int64_t pt_backoff_fail(struct pt_backoff *b, int64_t at_least_ms);
 void pt_backoff_ok(struct pt_backoff *b);

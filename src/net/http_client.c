@@ -104,7 +104,8 @@ int pt_http_client_new(struct pt_http_client **ret, const struct pt_http_client_
 		if (!proxy || !*proxy)
 			continue;
 		rc = pt_url_parse(proxy, &u, err);
-		if (rc == 0 && strcmp(u.scheme, "http") != 0 && strcmp(u.scheme, "https") != 0 && strncmp(u.scheme, "socks", 5) != 0)
+		if (rc == 0 && strcmp(u.scheme, "http") != 0 && strcmp(u.scheme, "https") != 0 &&
+		    strncmp(u.scheme, "socks", 5) != 0)
 			rc = pt_fail(err, PT_E_INVALID, "proxy scheme '%s' is not known", u.scheme);
 		if (rc < 0) {
 			pt_err_wrap(err, rc, i ? "HTTP_PROXY" : "HTTPS_PROXY");
@@ -436,10 +437,11 @@ static void results(const struct run *run, CURL *e)
 /* The proxy wants another login.  tinyproxy answers 401 to a wrong password. */
 static int proxy_login(struct pt_err *err, const char *proxy)
 {
-	return strchr(proxy, '@') ? pt_hint(err, "the proxy does not accept the user and password in HTTPS_PROXY/HTTP_PROXY: correct them, "
-						 "special characters percent-encoded")
-				  : pt_hint(err, "the proxy wants a login: put user:password into HTTPS_PROXY/HTTP_PROXY "
-						 "(http://user:password@host:port)");
+	return strchr(proxy, '@')
+		       ? pt_hint(err, "the proxy does not accept the user and password in HTTPS_PROXY/HTTP_PROXY: correct them, "
+				      "special characters percent-encoded")
+		       : pt_hint(err, "the proxy wants a login: put user:password into HTTPS_PROXY/HTTP_PROXY "
+				      "(http://user:password@host:port)");
 }
 
 /* status 0: it was not reached, text says why. */
@@ -456,7 +458,8 @@ static int proxy_fail(struct pt_err *err, const char *proxy, long status, const 
 	pt_native(err, native);
 	if (status == 407 || status == 401)
 		return proxy_login(err, proxy);
-	return pt_hint(err, "the proxy could not or must not reach this host and port: ask its owner, or add the host to NO_PROXY");
+	return pt_hint(err,
+		       "the proxy could not or must not reach this host and port: ask its owner, or add the host to NO_PROXY");
 }
 
 static const struct {

@@ -7,7 +7,8 @@
 
 struct pt_http_client;
 struct pt_http_client_conf {
-	const char *ca;          /* path of a PEM file, or base64 of PEM text; trusted besides the system's; NULL = system only */
+	/* Path of a PEM file, or base64 of PEM text; trusted besides the system's; NULL = system only. */
+	const char *ca;
 	const char *https_proxy, *http_proxy; /* "http://user:password@host:3128"; NULL or "" = direct */
 	/* "host,.domain,*.domain,10.0.0.0/8,*": a name is meant with its subdomains; ranges are for hosts that are written as
 	 * addresses (names are not looked up for this); no ports. */
@@ -18,26 +19,30 @@ struct pt_http_client_conf {
 
 struct pt_http_call {
 	/* request */
-	const char *method, *url;      /* http:// or https:// only */
-	const char *const *headers;    /* "Name: value" lines, NULL-terminated; NULL = none */
+	const char *method, *url;                /* http:// or https:// only */
+	const char *const *headers;              /* "Name: value" lines, NULL-terminated; NULL = none */
 	const char *basic_user, *basic_password; /* Authorization: Basic; NULL = none */
-	const void *body;              /* NULL with read == NULL: no body */
-	int64_t body_size;             /* -1 = unknown (chunked) */
-	ssize_t (*read)(void *arg, char *buf, size_t max); /* streams the body: 0 = end, < 0 = give up */
-	int (*rewind)(void *arg);      /* start the body again (proxy authentication, lost connection); NULL = cannot */
+	const void *body;                        /* NULL with read == NULL: no body */
+	int64_t body_size;                       /* -1 = unknown (chunked) */
+	/* Streams the body: 0 = end, < 0 = give up. */
+	ssize_t (*read)(void *arg, char *buf, size_t max);
+	/* Start the body again (proxy authentication, lost connection); NULL = cannot. */
+	int (*rewind)(void *arg);
 	/* response */
-	struct pt_buf *out;            /* the body, up to its limit (PT_E_TOO_LARGE beyond); NULL with on_data == NULL: thrown away */
+	/* The body, up to its limit (PT_E_TOO_LARGE beyond); NULL with on_data == NULL: thrown away. */
+	struct pt_buf *out;
 	/* Streams a 2xx body; < 0 ends the call with err.  Bodies of other statuses go to out when it is set. */
 	int (*on_data)(void *arg, const char *data, size_t n, struct pt_err *err);
-	void *arg;                     /* for read, rewind, on_data */
+	void *arg;                                                         /* for read, rewind, on_data */
 	void (*on_header)(void *arg, const char *name, const char *value); /* names in lower case; NULL = not wanted */
 	/* limits */
-	int64_t timeout_ms;            /* whole call; 0 = none */
-	int64_t stall_timeout_ms;      /* no byte either way for so long; 0 = none */
+	int64_t timeout_ms;             /* whole call; 0 = none */
+	int64_t stall_timeout_ms;       /* no byte either way for so long; 0 = none */
 	const struct pt_cancel *cancel; /* NULL = cannot be cancelled */
-	void (*tick)(void *arg);       /* called by the calling thread at least every 1.5 s while the call is under way; NULL = not wanted */
+	/* Called by the calling thread at least every 1.5 s while the call is under way; NULL = not wanted. */
+	void (*tick)(void *arg);
 	void *tick_arg;
-	bool follow;                   /* follow up to 5 redirects */
+	bool follow; /* follow up to 5 redirects */
 	/* Must not be sent twice: takes a new connection, because libcurl itself sends again what a kept connection lost before
 	 * any byte of a response. */
 	bool once;
@@ -46,11 +51,11 @@ struct pt_http_call {
 	int (*allow_address)(void *arg, const void *sa, struct pt_err *err);
 	void *allow_arg;
 	/* results */
-	int status;                    /* HTTP status, 0 when none came */
-	int64_t retry_after_ms;        /* of the Retry-After header (seconds or date), -1 = none */
+	int status;             /* HTTP status, 0 when none came */
+	int64_t retry_after_ms; /* of the Retry-After header (seconds or date), -1 = none */
 	char content_type[80];
-	char peer[64];                 /* address connected to */
-	bool proxied;                  /* it was the proxy's */
+	char peer[64]; /* address connected to */
+	bool proxied;  /* it was the proxy's */
 	int64_t ttfb_us, connect_us, tls_us, dns_us, total_us;
 };
 

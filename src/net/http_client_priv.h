@@ -8,8 +8,8 @@
 
 /* Trust: the system's certificates and the conf's; and what a failed check was about. */
 struct pt_trust {
-	STACK_OF(X509) *extra; /* NULL = none */
-	char *dir, *bundle;    /* the system's: a hashed folder (read by need: small in memory) or else one file */
+	STACK_OF(X509) *extra;          /* NULL = none */
+	char *dir, *bundle;             /* the system's: a hashed folder (read by need: small in memory) or else one file */
 	char subject[200], issuer[200]; /* of the certificate that failed, "" = none did */
 	int verify_error;               /* X509_V_ERR_… */
 };

@@ -51,7 +51,8 @@ int pt_http_error_of(const struct pt_http_call *call, const struct pt_buf *body,
 		bool proxy = call->proxied && (call->status == 401 || call->status == 403);
 
 		code = proxy ? PT_E_PROXY : code;
-		pt_fail(err, code, "the %s answered with status %d and no error document", proxy ? "proxy" : "server", call->status);
+		pt_fail(err, code, "the %s answered with status %d and no error document", proxy ? "proxy" : "server",
+			call->status);
 		snprintf(native, sizeof(native), "%d", call->status);
 		pt_native(err, native);
 		if (proxy && call->status == 401)

@@ -13,7 +13,7 @@ void pt_http_reply_release(struct pt_http_reply *rep)
 	free(rep->body);
 	if (rep->stream && rep->free_fn)
 		rep->free_fn(rep->arg);
-	*rep = (struct pt_http_reply){ 0 };
+	*rep = (struct pt_http_reply) { 0 };
 }
 
 bool pt_http_deliver_locked(struct pt_http_req *r, struct pt_http_reply *rep)
@@ -215,7 +215,7 @@ static struct MHD_Response *response(struct pt_http_req *r, struct pt_http_reply
 
 		if (!st)
 			return NULL;
-		*st = (struct stream){ r, rep->read, rep->free_fn, rep->arg, rep->known_size, rep->size };
+		*st = (struct stream) { r, rep->read, rep->free_fn, rep->arg, rep->known_size, rep->size };
 		resp = MHD_create_response_from_callback(rep->known_size ? rep->size : MHD_SIZE_UNKNOWN, STREAM_BLOCK,
 							 stream_read, st, stream_free);
 		if (resp)

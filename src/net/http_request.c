@@ -285,7 +285,7 @@ void pt_http_on_completed(void *cls, struct MHD_Connection *c, void **con_cls, e
 	while (r->gone_running)
 		pthread_cond_wait(&l->gone_done, &l->m);
 	rest = r->reply;
-	r->reply = (struct pt_http_reply){ 0 };
+	r->reply = (struct pt_http_reply) { 0 };
 	r->replied = r->holding = r->suspended = r->gone_told = false;
 	r->gone = NULL;
 	/* Under the lock: from here on the watcher does not write to this connection (its TLS session may go). */

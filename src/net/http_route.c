@@ -49,7 +49,7 @@ static unsigned node_add(struct pt_http_routes *t, unsigned parent, struct pt_ht
 	if (*at && t->nodes[*at].param == param)
 		return *at;
 	n = (unsigned)t->n_nodes++;
-	t->nodes[n] = (struct node){ .seg = seg, .param = param, .next = *at };
+	t->nodes[n] = (struct node) { .seg = seg, .param = param, .next = *at };
 	*at = n;
 	return n;
 }
@@ -104,7 +104,7 @@ int pt_http_routes_new(struct pt_http_routes **ret, const struct pt_http_route *
 
 		while (segment(&p, &seg))
 			at = node_add(t, at, seg);
-		t->leaves[t->n_leaves++] = (struct leaf){ &routes[i], at };
+		t->leaves[t->n_leaves++] = (struct leaf) { &routes[i], at };
 	}
 	qsort(t->leaves, n, sizeof(*t->leaves), leaf_order);
 	for (unsigned i = 0; i < n; i++) {
@@ -176,6 +176,6 @@ int pt_http_routes_find(const struct pt_http_routes *t, const char *method, cons
 	ret->n = 0;
 	for (p = r->path; segment(&p, &seg);)
 		if (seg.n && seg.p[0] == '{')
-			ret->names[ret->n++] = (struct pt_http_slice){ seg.p + 1, seg.n - 2 };
+			ret->names[ret->n++] = (struct pt_http_slice) { seg.p + 1, seg.n - 2 };
 	return PT_OK;
 }

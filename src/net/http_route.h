@@ -18,8 +18,8 @@ struct pt_http_match {
 
 struct pt_http_routes;
 /* routes must outlive the result.  PT_E_INVALID: a path that is malformed or stands twice with the same method. */
-int pt_http_routes_new(struct pt_http_routes **ret, const struct pt_http_route *routes, size_t n, struct pt_err *err)
-	PT_MUSTCHECK;
+int pt_http_routes_new(struct pt_http_routes **ret, const struct pt_http_route *routes, size_t n,
+		       struct pt_err *err) PT_MUSTCHECK;
 void pt_http_routes_free(struct pt_http_routes *t);
 PT_DEFINE_CLEANUP(struct pt_http_routes *, pt_http_routes_free)
 /* Find the route of a path as it came over the wire.  A literal segment wins over a parameter.  PT_E_NOT_FOUND; PT_E_METHOD

@@ -185,8 +185,8 @@ static int tls_files(const struct pt_http_server_conf *c, struct pt_buf *cert, s
 	}
 	if (gnutls_certificate_allocate_credentials(&cred) < 0)
 		return pt_fail_oom(err);
-	rc = gnutls_certificate_set_x509_key_mem(cred, &(gnutls_datum_t){ (unsigned char *)cert->p, (unsigned)cert->len },
-						 &(gnutls_datum_t){ (unsigned char *)key->p, (unsigned)key->len },
+	rc = gnutls_certificate_set_x509_key_mem(cred, &(gnutls_datum_t) { (unsigned char *)cert->p, (unsigned)cert->len },
+						 &(gnutls_datum_t) { (unsigned char *)key->p, (unsigned)key->len },
 						 GNUTLS_X509_FMT_PEM);
 	gnutls_certificate_free_credentials(cred);
 	if (rc < 0) {
@@ -224,16 +224,16 @@ static int start_mhd(struct pt_http_server *s, const char *cert, const char *key
 	size_t n = 5;
 
 #if MHD_VERSION >= 0x00097601
-	opt[n++] = (struct MHD_OptionItem){ MHD_OPTION_CLIENT_DISCIPLINE_LVL, 1, NULL };
+	opt[n++] = (struct MHD_OptionItem) { MHD_OPTION_CLIENT_DISCIPLINE_LVL, 1, NULL };
 #endif /* before, http_strict.c does more than MHD's option, and with our error document */
 	if (s->conf.threads > 1)
-		opt[n++] = (struct MHD_OptionItem){ MHD_OPTION_THREAD_POOL_SIZE, (intptr_t)s->conf.threads, NULL };
+		opt[n++] = (struct MHD_OptionItem) { MHD_OPTION_THREAD_POOL_SIZE, (intptr_t)s->conf.threads, NULL };
 	if (cert) {
-		opt[n++] = (struct MHD_OptionItem){ MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)cert };
-		opt[n++] = (struct MHD_OptionItem){ MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)key };
-		opt[n++] = (struct MHD_OptionItem){ MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)priorities };
+		opt[n++] = (struct MHD_OptionItem) { MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)cert };
+		opt[n++] = (struct MHD_OptionItem) { MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)key };
+		opt[n++] = (struct MHD_OptionItem) { MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)priorities };
 	}
-	opt[n] = (struct MHD_OptionItem){ MHD_OPTION_END, 0, NULL };
+	opt[n] = (struct MHD_OptionItem) { MHD_OPTION_END, 0, NULL };
 	s->mhd = MHD_start_daemon(flags, 0, NULL, NULL, pt_http_on_request, s, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
 				  MHD_OPTION_NOTIFY_COMPLETED, pt_http_on_completed, s, MHD_OPTION_NOTIFY_CONNECTION,
 				  on_connection, s, MHD_OPTION_URI_LOG_CALLBACK, pt_http_on_uri, s, MHD_OPTION_UNESCAPE_CALLBACK,
@@ -289,7 +289,7 @@ void pt_http_server_stats(const struct pt_http_server *s, struct pt_http_stats *
 {
 	unsigned held = atomic_load(&s->held), open = atomic_load(&s->open);
 
-	*ret = (struct pt_http_stats){ .connections = atomic_load(&s->connections),
+	*ret = (struct pt_http_stats) { .connections = atomic_load(&s->connections),
 					.active = open > held ? open - held : 0,
 					.held = held };
 }

@@ -30,16 +30,16 @@ struct pt_http_route {
 };
 
 struct pt_http_server_conf {
-	const char *listen;      /* "127.0.0.1:8080", "[::]:443", port 0 = any free one */
+	const char *listen;             /* "127.0.0.1:8080", "[::]:443", port 0 = any free one */
 	const char *tls_cert, *tls_key; /* PEM files; both NULL = plain HTTP */
-	unsigned threads;        /* 1 to 64 */
-	unsigned max_connections; /* 0 = what the file limit allows */
-	unsigned idle_timeout_s; /* for a connection that sends or takes nothing; held requests do not count as idle */
+	unsigned threads;               /* 1 to 64 */
+	unsigned max_connections;       /* 0 = what the file limit allows */
+	unsigned idle_timeout_s;        /* for a connection that sends or takes nothing; held requests do not count as idle */
 	unsigned body_timeout_s; /* a request's headers and body must be in by then (slow clients), a large body gets 1 s more
 				    for each 16 KiB that came: 408 */
 	const struct pt_http_route *routes;
 	size_t n_routes;
-	void *ctx;               /* handed to every handler */
+	void *ctx; /* handed to every handler */
 	/* Called for each finished request (any thread), for metrics and access logs; may be NULL.  route is NULL when none
 	 * matched; status 0: the client left before a response. */
 	void (*done)(void *ctx, const struct pt_http_route *route, int status, int64_t elapsed_us, uint64_t bytes_out);
@@ -65,14 +65,15 @@ void pt_http_server_stop(struct pt_http_server *s, int64_t most_ms);
 const struct pt_http_route *pt_http_req_route(const struct pt_http_req *r);
 const char *pt_http_method(const struct pt_http_req *r);
 const char *pt_http_path(const struct pt_http_req *r); /* as it was sent, still encoded, without the query */
-const char *pt_http_param(const struct pt_http_req *r, const char *name); /* path segment {name}, URL-decoded; never NULL for a declared one */
+/* Path segment {name}, URL-decoded; never NULL for a declared one. */
+const char *pt_http_param(const struct pt_http_req *r, const char *name);
 const char *pt_http_query(const struct pt_http_req *r, const char *name); /* URL-decoded, NULL = absent */
 /* Call fn for each query argument; stops at < 0 and returns it. */
 int pt_http_query_each(struct pt_http_req *r, int (*fn)(void *arg, const char *name, const char *value), void *arg);
 const char *pt_http_header(const struct pt_http_req *r, const char *name); /* NULL = absent */
-const char *pt_http_body(const struct pt_http_req *r, size_t *ret_n);     /* never NULL */
-const char *pt_http_peer(const struct pt_http_req *r);                    /* "10.1.2.3" */
-int64_t pt_http_body_expected(const struct pt_http_req *r);                 /* Content-Length, -1 when chunked */
+const char *pt_http_body(const struct pt_http_req *r, size_t *ret_n);      /* never NULL */
+const char *pt_http_peer(const struct pt_http_req *r);                     /* "10.1.2.3" */
+int64_t pt_http_body_expected(const struct pt_http_req *r);                /* Content-Length, -1 when chunked */
 /* A place for the handlers' own state (streaming routes, holders).  free_fn (may be NULL) runs when the request ends. */
 void pt_http_set_data(struct pt_http_req *r, void *data, void (*free_fn)(void *));
 void *pt_http_data(const struct pt_http_req *r);
@@ -81,8 +82,9 @@ void *pt_http_data(const struct pt_http_req *r);
 /* Before the reply; copied; 2.5 KiB in all.  Cache-Control replaces the default no-store. */
 void pt_http_set_header(struct pt_http_req *r, const char *name, const char *value);
 void pt_http_reply(struct pt_http_req *r, int status, const char *content_type, const void *body, size_t n); /* copies */
-void pt_http_reply_buf(struct pt_http_req *r, int status, const char *content_type, struct pt_buf *b);       /* takes b's memory */
-void pt_http_reply_json(struct pt_http_req *r, int status, struct pt_buf *b); /* pt_http_reply_buf with application/json; a bad b becomes 500 */
+void pt_http_reply_buf(struct pt_http_req *r, int status, const char *content_type, struct pt_buf *b); /* takes b's memory */
+/* pt_http_reply_buf with application/json; a bad b becomes 500. */
+void pt_http_reply_json(struct pt_http_req *r, int status, struct pt_buf *b);
 /* The error document with the status of err->code; 401 adds WWW-Authenticate, 429/503 Retry-After. */
 void pt_http_reply_err(struct pt_http_req *r, const struct pt_err *err);
 /* Stream a body of unknown (size < 0, chunked) or known size.  read: up to max bytes into buf, 0 = end, < 0 = failed (the

@@ -65,7 +65,7 @@ static int ca_load(struct pt_trust *t, const char *ca, struct pt_err *err)
 
 int pt_trust_init(struct pt_trust *t, const char *ca, struct pt_err *err)
 {
-	*t = (struct pt_trust){ 0 };
+	*t = (struct pt_trust) { 0 };
 	for (size_t i = 0; !t->dir && i < PT_COUNT(dirs); i++)
 		if (hashed(dirs[i]) && !(t->dir = strdup(dirs[i])))
 			return pt_fail_oom(err);
@@ -80,7 +80,7 @@ void pt_trust_release(struct pt_trust *t)
 	sk_X509_pop_free(t->extra, X509_free);
 	free(t->dir);
 	free(t->bundle);
-	*t = (struct pt_trust){ 0 };
+	*t = (struct pt_trust) { 0 };
 }
 
 static void name_text(const X509_NAME *name, char *out, size_t size)

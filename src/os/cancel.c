@@ -10,7 +10,7 @@ enum { WRITING = 1 };
 
 int pt_cancel_init(struct pt_cancel *c, struct pt_err *err)
 {
-	*c = (struct pt_cancel){ .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .deadline_ms = INT64_MAX };
+	*c = (struct pt_cancel) { .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .deadline_ms = INT64_MAX };
 	return c->fd < 0 ? pt_fail_sys(err, PT_E_INTERNAL, "eventfd") : PT_OK;
 }
 

@@ -51,7 +51,7 @@ int pt_op_state_from(const char *name)
 
 void pt_error_doc_from(struct pt_error_doc *d, const struct pt_err *err)
 {
-	*d = (struct pt_error_doc){
+	*d = (struct pt_error_doc) {
 		.code = strdup(pt_code_wire(err->code)),
 		.message = strdup(err->msg),
 		.hint = *err->hint ? strdup(err->hint) : NULL,

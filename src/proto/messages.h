@@ -31,20 +31,24 @@ struct pt_column {
 
 /* --- operations --- */
 struct pt_limits {
-	int64_t timeout_ms;  /* run time of one attempt; default 840,000 */
-	int64_t max_rows;    /* 0 = none */
-	int64_t max_bytes;   /* of the result's text; default 10 GiB */
+	int64_t timeout_ms; /* run time of one attempt; default 840,000 */
+	int64_t max_rows;   /* 0 = none */
+	int64_t max_bytes;  /* of the result's text; default 10 GiB */
 };
 /* Members that are 0 get their default; what is set stays. */
 void pt_limits_defaults(struct pt_limits *l);
-#define PT_OPERATION_STATES(X) X(QUEUED, "queued") X(LEASED, "leased") X(RUNNING, "running") \
-	X(SUCCEEDED, "succeeded") X(FAILED, "failed") X(CANCELLED, "cancelled") X(EXPIRED, "expired") X(UNKNOWN, "unknown")
+/* clang-format off */
+#define PT_OPERATION_STATES(X)                                                               \
+	X(QUEUED, "queued") X(LEASED, "leased") X(RUNNING, "running")        \
+	X(SUCCEEDED, "succeeded") X(FAILED, "failed") X(CANCELLED, "cancelled") \
+	X(EXPIRED, "expired") X(UNKNOWN, "unknown")
 enum pt_op_state {
 #define X(n, wire) PT_OP_##n,
 	PT_OPERATION_STATES(X)
 #undef X
 	PT_OP_STATES_END
 };
+/* clang-format on */
 const char *pt_op_state_name(enum pt_op_state s);
 int pt_op_state_from(const char *name); /* -1 = none, also for NULL */
 static inline bool pt_op_terminal(enum pt_op_state s)
@@ -59,12 +63,12 @@ struct pt_operation_new {
 	char *integration; /* id or name; NULL when the type needs none */
 	json_t *input;     /* object, checked by the type's own shape */
 	struct pt_limits limits;
-	int64_t priority;    /* 0 (last) to 9 (first); absent reads as 5 */
-	int64_t deadline_s;  /* from now; default 86,400 */
-	int64_t max_attempts; /* default 3 */
-	char *delivery;      /* "at-least-once" (default) | "at-most-once" */
+	int64_t priority;      /* 0 (last) to 9 (first); absent reads as 5 */
+	int64_t deadline_s;    /* from now; default 86,400 */
+	int64_t max_attempts;  /* default 3 */
+	char *delivery;        /* "at-least-once" (default) | "at-most-once" */
 	char *idempotency_key; /* header Idempotency-Key counts too */
-	json_t *labels;      /* object of strings, kept as is */
+	json_t *labels;        /* object of strings, kept as is */
 };
 /* After decoding: limits, deadline_s, max_attempts and delivery that are absent get their default (out of memory leaves
  * delivery NULL, which pt_at_most_once() reads as the default). */
@@ -78,11 +82,11 @@ struct pt_lease { /* one attempt for an instance to run */
 	char *type;
 	json_t *input;
 	struct pt_limits limits;
-	int64_t deadline;  /* wall ms; the agent must not start it later */
-	int64_t lease_ms;  /* for how long without renewal */
+	int64_t deadline; /* wall ms; the agent must not start it later */
+	int64_t lease_ms; /* for how long without renewal */
 	char *delivery;
-	char *connection_type;                /* of the integration; NULL = none */
-	struct pt_credential_ref credential;  /* of the integration */
+	char *connection_type;               /* of the integration; NULL = none */
+	struct pt_credential_ref credential; /* of the integration */
 };
 struct pt_holding { /* one attempt the instance has */
 	char operation[PT_ID_SIZE];
@@ -102,12 +106,12 @@ struct pt_exchange_request {
 	char instance[PT_ID_SIZE]; /* made anew at each process start */
 	char *version, *hostname;
 	int64_t slots;
-	int64_t wait_ms;           /* how long the gateway may hold the request; 0 = answer at once */
-	struct pt_list holding;    /* of struct pt_holding */
-	struct pt_list released;   /* of struct pt_attempt_ref: given back unstarted or unfinished */
-	struct pt_list types;      /* of char *: operation types it can run */
-	bool draining;             /* wants no new work */
-	bool goodbye;              /* is about to exit: holds nothing from now on */
+	int64_t wait_ms;         /* how long the gateway may hold the request; 0 = answer at once */
+	struct pt_list holding;  /* of struct pt_holding */
+	struct pt_list released; /* of struct pt_attempt_ref: given back unstarted or unfinished */
+	struct pt_list types;    /* of char *: operation types it can run */
+	bool draining;           /* wants no new work */
+	bool goodbye;            /* is about to exit: holds nothing from now on */
 };
 struct pt_exchange_response {
 	struct pt_list leases;  /* of struct pt_lease.  May repeat an attempt the instance has: then it is ignored */
@@ -124,17 +128,17 @@ struct pt_exchange_response {
  * Body: this head as one line of JSON, a line feed, then exactly body_size bytes (encoded as body_encoding says). */
 struct pt_result_head {
 	char instance[PT_ID_SIZE];
-	char *status;      /* "succeeded" | "failed" | "cancelled" | "expired" */
-	struct pt_error_doc error; /* unless succeeded */
-	json_t *document;  /* result of operation types that answer with a document */
-	struct pt_list columns; /* of struct pt_column: result with rows */
-	int64_t rows, affected;    /* affected -1 = not known (also when absent) */
-	int64_t bytes;     /* of the body before encoding */
-	char *partial;     /* "row_limit" | "byte_limit"; NULL = whole */
-	char *body_format; /* "jsonl"; NULL = no body */
-	char *body_encoding; /* "identity" | "zstd" (RFC 8878) */
-	int64_t body_size; /* bytes on the wire */
-	char *body_sha256; /* hex, of the body before encoding */
+	char *status;                    /* "succeeded" | "failed" | "cancelled" | "expired" */
+	struct pt_error_doc error;       /* unless succeeded */
+	json_t *document;                /* result of operation types that answer with a document */
+	struct pt_list columns;          /* of struct pt_column: result with rows */
+	int64_t rows, affected;          /* affected -1 = not known (also when absent) */
+	int64_t bytes;                   /* of the body before encoding */
+	char *partial;                   /* "row_limit" | "byte_limit"; NULL = whole */
+	char *body_format;               /* "jsonl"; NULL = no body */
+	char *body_encoding;             /* "identity" | "zstd" (RFC 8878) */
+	int64_t body_size;               /* bytes on the wire */
+	char *body_sha256;               /* hex, of the body before encoding */
 	int64_t started_at, finished_at; /* wall ms on the agent */
 };
 struct pt_result_response {
@@ -144,6 +148,6 @@ struct pt_result_response {
 };
 
 extern const struct pt_shape pt_error_doc_shape, pt_limits_shape, pt_operation_new_shape, pt_lease_shape, pt_holding_shape,
-	pt_attempt_ref_shape, pt_exchange_request_shape, pt_exchange_response_shape, pt_result_head_shape, pt_result_response_shape,
-	pt_column_shape, pt_credential_ref_shape;
+	pt_attempt_ref_shape, pt_exchange_request_shape, pt_exchange_response_shape, pt_result_head_shape,
+	pt_result_response_shape, pt_column_shape, pt_credential_ref_shape;
 #endif

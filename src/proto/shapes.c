@@ -4,10 +4,10 @@
 
 /* Most bytes of a name (agents, integrations, users) and of a text for people; most items of a list of attempts. */
 enum { NAME_MAX_BYTES = 200, TEXT_MAX = 2000, ATTEMPTS_MAX = 1024, TYPES_MAX = 64, COLUMNS_MAX = 4096, LABELS_MAX = 16 * 1024 };
-#define INPUT_MAX   (1024 * 1024)
-#define BYTES_MAX   (1LL << 50)
+#define INPUT_MAX    (1024 * 1024)
+#define BYTES_MAX    (1LL << 50)
 #define DEADLINE_MAX 2592000LL /* 30 days in seconds */
-#define ANY         INT64_MAX
+#define ANY          INT64_MAX
 
 static const char *const credential_types[] = { "FILE", "ENV_VAR", NULL };
 static const char *const deliveries[] = { "at-least-once", "at-most-once", NULL };
@@ -69,7 +69,8 @@ static const struct pt_field operation_new_fields[] = {
 	     .help = "id or name of the integration; only for types that use one"),
 	PT_F(struct pt_operation_new, input, PT_T_JSON, PT_REQUIRED | PT_OBJECT, .max = INPUT_MAX,
 	     .help = "what to do; its members depend on the type"),
-	PT_F(struct pt_operation_new, limits, PT_T_SHAPE, 0, .sub = &pt_limits_shape, .help = "bounds of one attempt and its result"),
+	PT_F(struct pt_operation_new, limits, PT_T_SHAPE, 0, .sub = &pt_limits_shape,
+	     .help = "bounds of one attempt and its result"),
 	PT_F(struct pt_operation_new, priority, PT_T_I64, 0, .min = 0, .max = 9, .def = 5,
 	     .help = "0 (last) to 9 (first); 5 when absent"),
 	PT_F(struct pt_operation_new, deadline_s, PT_T_I64, PT_SKIP_ZERO, .min = 1, .max = DEADLINE_MAX,
@@ -123,7 +124,8 @@ static const struct pt_field attempt_ref_fields[] = {
 const struct pt_shape pt_attempt_ref_shape = PT_SHAPE("attempt", struct pt_attempt_ref, attempt_ref_fields);
 
 static const struct pt_field exchange_request_fields[] = {
-	PT_F(struct pt_exchange_request, instance, PT_T_ID, PT_REQUIRED, .help = "id of the agent's process, made anew at each start"),
+	PT_F(struct pt_exchange_request, instance, PT_T_ID, PT_REQUIRED,
+	     .help = "id of the agent's process, made anew at each start"),
 	PT_F(struct pt_exchange_request, version, PT_T_STR, PT_REQUIRED, .min = 1, .max = 64, .help = "version of the agent"),
 	PT_F(struct pt_exchange_request, hostname, PT_T_STR, 0, .max = 255, .help = "host or pod that the agent runs on"),
 	PT_F(struct pt_exchange_request, slots, PT_T_I64, PT_REQUIRED, .min = 0, .max = 1024,
@@ -136,7 +138,8 @@ static const struct pt_field exchange_request_fields[] = {
 	     .help = "attempts given back unstarted or unfinished"),
 	PT_F(struct pt_exchange_request, types, PT_T_STRS, 0, .max = TYPES_MAX, .help = "operation types that it can run"),
 	PT_F(struct pt_exchange_request, draining, PT_T_BOOL, PT_SKIP_ZERO, .help = "wants no new work"),
-	PT_F(struct pt_exchange_request, goodbye, PT_T_BOOL, PT_SKIP_ZERO, .help = "is about to exit and holds nothing from now on"),
+	PT_F(struct pt_exchange_request, goodbye, PT_T_BOOL, PT_SKIP_ZERO,
+	     .help = "is about to exit and holds nothing from now on"),
 };
 const struct pt_shape pt_exchange_request_shape =
 	PT_SHAPE("exchange request", struct pt_exchange_request, exchange_request_fields);
@@ -163,7 +166,8 @@ const struct pt_shape pt_exchange_response_shape =
 static const struct pt_field result_head_fields[] = {
 	PT_F(struct pt_result_head, instance, PT_T_ID, PT_REQUIRED, .help = "id of the agent's process that ran the attempt"),
 	PT_F(struct pt_result_head, status, PT_T_STR, PT_REQUIRED, .values = result_states, .help = "how the attempt ended"),
-	PT_F(struct pt_result_head, error, PT_T_SHAPE, 0, .sub = &pt_error_doc_shape, .help = "what went wrong, unless succeeded"),
+	PT_F(struct pt_result_head, error, PT_T_SHAPE, 0, .sub = &pt_error_doc_shape,
+	     .help = "what went wrong, unless succeeded"),
 	PT_F(struct pt_result_head, document, PT_T_JSON, 0, .help = "result of operation types that answer with a document"),
 	PT_F(struct pt_result_head, columns, PT_T_LIST, 0, .max = COLUMNS_MAX, .sub = &pt_column_shape,
 	     .help = "columns of a result with rows"),
@@ -191,4 +195,5 @@ static const struct pt_field result_response_fields[] = {
 	PT_F(struct pt_result_response, leases, PT_T_LIST, 0, .max = ATTEMPTS_MAX, .sub = &pt_lease_shape,
 	     .help = "attempts to run in the slot that became free"),
 };
-const struct pt_shape pt_result_response_shape = PT_SHAPE_OPEN("result response", struct pt_result_response, result_response_fields);
+const struct pt_shape pt_result_response_shape =
+	PT_SHAPE_OPEN("result response", struct pt_result_response, result_response_fields);

@@ -5,9 +5,18 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const struct pt_shape *const shapes[] = {
-	&pt_error_doc_shape,  &pt_credential_ref_shape,	  &pt_column_shape,	       &pt_limits_shape,
-	&pt_lease_shape,      &pt_operation_new_shape,	  &pt_holding_shape,	       &pt_attempt_ref_shape,
-	&pt_result_head_shape, &pt_exchange_request_shape, &pt_exchange_response_shape, &pt_result_response_shape,
+	&pt_error_doc_shape,
+	&pt_credential_ref_shape,
+	&pt_column_shape,
+	&pt_limits_shape,
+	&pt_lease_shape,
+	&pt_operation_new_shape,
+	&pt_holding_shape,
+	&pt_attempt_ref_shape,
+	&pt_result_head_shape,
+	&pt_exchange_request_shape,
+	&pt_exchange_response_shape,
+	&pt_result_response_shape,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -14,17 +14,17 @@
 
 static inline void nap_ms(long ms)
 {
-	nanosleep(&(struct timespec){ ms / 1000, ms % 1000 * 1000000 }, NULL);
+	nanosleep(&(struct timespec) { ms / 1000, ms % 1000 * 1000000 }, NULL);
 }
 
 /* Wait until the expression is true; its last value. */
-#define wait_until(ms, cond)                                                                                                     \
-	({                                                                                                                       \
-		int64_t end_ = pt_mono_ms() + (ms);                                                                              \
-		bool yes_;                                                                                                       \
-		while (!(yes_ = (cond)) && pt_mono_ms() < end_)                                                                  \
-			nap_ms(2);                                                                                               \
-		yes_;                                                                                                            \
+#define wait_until(ms, cond)                                    \
+	({                                                      \
+		int64_t end_ = pt_mono_ms() + (ms);             \
+		bool yes_;                                      \
+		while (!(yes_ = (cond)) && pt_mono_ms() < end_) \
+			nap_ms(2);                              \
+		yes_;                                           \
 	})
 
 static inline PT_UNUSED int dial(unsigned port)

@@ -48,7 +48,7 @@ int main(void)
 	pt_cancel_fire(&c, PT_E_DEADLINE, "late");
 	is_int(pt_cancel_check(&c, &e), PT_E_CANCELLED, "the first call wins");
 	is_str(e.msg, "cancelled by ada", "its reason stays");
-	ok(poll(&(struct pollfd){ .fd = c.fd, .events = POLLIN }, 1, 0) == 1, "the descriptor is readable, and stays so");
+	ok(poll(&(struct pollfd) { .fd = c.fd, .events = POLLIN }, 1, 0) == 1, "the descriptor is readable, and stays so");
 	is_int(pt_cancel_poll(&c, p[1], POLLOUT, -1, &e), PT_E_CANCELLED, "cancelled counts more than ready");
 	pt_cancel_release(&c);
 	is_int(c.fd, -1, "released");

@@ -74,7 +74,7 @@ static void checks(void)
 /* Read by FILE; the error never quotes the secret. */
 static int fetch(const char *path, const char *dirs, json_t **ret, struct pt_err *err)
 {
-	struct pt_credential_ref ref = { (char *)(uintptr_t)"FILE", (char *)(uintptr_t)path, NULL };
+	struct pt_credential_ref ref = { (char *)(uintptr_t) "FILE", (char *)(uintptr_t)path, NULL };
 	struct pt_credential_conf conf = { dirs };
 	int rc;
 
@@ -106,7 +106,8 @@ static void files(void)
 	pt_auto_buf fat = PT_BUF_INIT(2 << 20);
 
 	snprintf(dirs, sizeof(dirs), "relative:/nowhere:%s/in/", dir);
-	ok(pt_mkdirs(under("in/sub"), &e) == 0 && pt_mkdirs(under("out"), &e) == 0 && pt_mkdirs(under("inside"), &e) == 0, "folders");
+	ok(pt_mkdirs(under("in/sub"), &e) == 0 && pt_mkdirs(under("out"), &e) == 0 && pt_mkdirs(under("inside"), &e) == 0,
+	   "folders");
 	put("in/a.json", GOOD, strlen(GOOD));
 	put("in/sub/b.json", GOOD, strlen(GOOD));
 	put("out/c.json", GOOD, strlen(GOOD));
@@ -128,7 +129,8 @@ static void files(void)
 
 	/* links that lead outside: absolute, relative, a folder, by /proc */
 	ok(symlink(under("out/c.json"), under("in/abs")) == 0 && symlink("../out/c.json", under("in/rel")) == 0 &&
-		   symlink("../out", under("in/dir")) == 0 && symlink("/proc/self/root", under("in/magic")) == 0, "links");
+		   symlink("../out", under("in/dir")) == 0 && symlink("/proc/self/root", under("in/magic")) == 0,
+	   "links");
 	expect(under("in/abs"), dirs, PT_E_DENIED, "symbolic link");
 	expect(under("in/rel"), dirs, PT_E_DENIED, "symbolic link");
 	expect(under("in/dir/c.json"), dirs, PT_E_DENIED, "symbolic link");
@@ -140,7 +142,8 @@ static void files(void)
 	put("in/k8s/..2026_11_21/db", GOOD, strlen(GOOD));
 	ok(symlink("..2026_11_20", under("in/k8s/..data")) == 0 && symlink("..data/db", under("in/k8s/db")) == 0, "its links");
 	expect(under("in/k8s/db"), dirs, PT_E_CREDENTIAL, "no member connect_args");
-	ok(symlink("..2026_11_21", under("in/k8s/..data_tmp")) == 0 && rename(under("in/k8s/..data_tmp"), under("in/k8s/..data")) == 0,
+	ok(symlink("..2026_11_21", under("in/k8s/..data_tmp")) == 0 &&
+		   rename(under("in/k8s/..data_tmp"), under("in/k8s/..data")) == 0,
 	   "updated");
 	expect(under("in/k8s/db"), dirs, 0, NULL);
 
@@ -184,7 +187,7 @@ static void contents(void)
 
 static void environment(void)
 {
-	struct pt_credential_ref ref = { (char *)(uintptr_t)"ENV_VAR", NULL, (char *)(uintptr_t)"POSTERN_CREDENTIAL_DW" };
+	struct pt_credential_ref ref = { (char *)(uintptr_t) "ENV_VAR", NULL, (char *)(uintptr_t) "POSTERN_CREDENTIAL_DW" };
 	struct pt_cancel cancel;
 	struct pt_err e;
 	json_t *j = NULL;
@@ -201,12 +204,12 @@ static void environment(void)
 	ok(json_string_value(json_object_get(j, "password"))[0] == '\0', "released is wiped");
 	json_decref(j);
 	pt_credential_release(NULL);
-	ref.env_var_name = (char *)(uintptr_t)"HOME";
+	ref.env_var_name = (char *)(uintptr_t) "HOME";
 	is_int(pt_credential_connect_args(&ref, NULL, NULL, &j, &e), PT_E_INVALID, "the check comes first");
 
 	ok(pt_cancel_init(&cancel, &e) == 0, "token");
 	pt_cancel_fire(&cancel, PT_E_CANCELLED, "by ada");
-	ref.env_var_name = (char *)(uintptr_t)"POSTERN_CREDENTIAL_DW";
+	ref.env_var_name = (char *)(uintptr_t) "POSTERN_CREDENTIAL_DW";
 	is_int(pt_credential_connect_args(&ref, NULL, &cancel, &j, &e), PT_E_CANCELLED, "cancelled");
 	pt_cancel_release(&cancel);
 }

@@ -42,7 +42,8 @@ static void replace(void)
 	while (big.len < 100000)
 		pt_buf_i64(&big, (int64_t)big.len);
 	pt_buf_clear(&b);
-	ok(pt_file_replace(under("big"), big.p, big.len, 0600, &e) == 0 && pt_file_read(under("big"), &b, &e) == 0, "more than a chunk");
+	ok(pt_file_replace(under("big"), big.p, big.len, 0600, &e) == 0 && pt_file_read(under("big"), &b, &e) == 0,
+	   "more than a chunk");
 	ok(b.len == big.len && memcmp(b.p, big.p, b.len) == 0, "same content");
 	pt_buf_clear(&b);
 	ok(pt_file_replace(under("empty"), "", 0, 0600, &e) == 0 && pt_file_read(under("empty"), &b, &e) == 0 && !b.len, "empty");
@@ -50,7 +51,8 @@ static void replace(void)
 	/* a wide-open file left by a crash: the secret must not be in it while it is so; here, that the mode is ours afterwards */
 	fd = open(under("s.tmp"), O_CREAT | O_WRONLY, 0666);
 	ok(fd >= 0 && fchmod(fd, 0666) == 0 && close(fd) == 0, "left over");
-	ok(pt_file_replace(under("s"), "x", 1, 0600, &e) == 0 && stat(under("s"), &st) == 0 && (st.st_mode & 07777) == 0600, "mode is ours");
+	ok(pt_file_replace(under("s"), "x", 1, 0600, &e) == 0 && stat(under("s"), &st) == 0 && (st.st_mode & 07777) == 0600,
+	   "mode is ours");
 
 	is_int(pt_file_read(under("none"), &b, &e), PT_E_NOT_FOUND, "absent: %s", e.msg);
 	is_int(pt_file_read(dir, &b, &e), PT_E_IO, "a folder: %s", e.msg);

@@ -26,7 +26,7 @@ static void test_plain(void)
 		{ "DELETE", NULL, "DELETE 0 " },
 		{ "HEAD", NULL, "" },
 	};
-	struct pt_http_client *c = client(&(struct pt_http_client_conf){ .user_agent = "unit/1" });
+	struct pt_http_client *c = client(&(struct pt_http_client_conf) { .user_agent = "unit/1" });
 	static const char *const headers[] = { "Content-Type: application/x-test", "X-Some: thing", NULL };
 	static const char *const bad_headers[] = { "X-Some: a\r\nX-Evil: b", NULL };
 	struct pt_http_stats st;
@@ -74,7 +74,7 @@ static void test_plain(void)
 	is_int(pt_http_do(c, &call, &err), PT_E_INVALID, "a line break in a header is refused");
 	is_int(atomic_load(&hits), before, "and nothing was sent");
 	/* Retry-After and redirects */
-	call = (struct pt_http_call){ .method = "GET", .url = url("http://127.0.0.1:%u/status/503?after=7", port) };
+	call = (struct pt_http_call) { .method = "GET", .url = url("http://127.0.0.1:%u/status/503?after=7", port) };
 	is_int(pt_http_do(c, &call, &err), 0, "a 503 is a response");
 	ok(call.status == 503 && call.retry_after_ms == 7000, "Retry-After in seconds");
 	call.url = url("http://127.0.0.1:%u/status/503?after=Fri,%%2031%%20Dec%%202100%%2023:59:59%%20GMT", port);
@@ -120,7 +120,7 @@ static int refuse_data(void *arg, const char *data, size_t n, struct pt_err *err
 
 static void test_stream(void)
 {
-	struct pt_http_client *c = client(&(struct pt_http_client_conf){ 0 });
+	struct pt_http_client *c = client(&(struct pt_http_client_conf) { 0 });
 	struct gen g = { .left = (uint64_t)256 << 20 };
 	pt_auto_buf b = PT_BUF_INIT(1000);
 	struct pt_err err = { 0 };
@@ -150,7 +150,7 @@ static void test_stream(void)
 	is_str(err.msg, "enough", "and message");
 	call.read = gen_fail;
 	is_int(pt_http_do(c, &call, &err), PT_E_IO, "a body that cannot be read");
-	call = (struct pt_http_call){ .method = "GET",
+	call = (struct pt_http_call) { .method = "GET",
 				       .url = url("http://127.0.0.1:%u/download?size=268435456", port),
 				       .on_data = count_data,
 				       .arg = &got };
@@ -189,7 +189,7 @@ static void test_error_of(void)
 		{ "/status/418", PT_E_INVALID, "the server answered with status 418 and no error document", "418" },
 		{ "/status/302", PT_E_PROTOCOL, "the server answered with status 302 and no error document", "302" },
 	};
-	struct pt_http_client *c = client(&(struct pt_http_client_conf){ 0 });
+	struct pt_http_client *c = client(&(struct pt_http_client_conf) { 0 });
 
 	for (size_t i = 0; i < PT_COUNT(t); i++) {
 		pt_auto_buf b = PT_BUF_INIT(10000);
@@ -293,7 +293,7 @@ static void test_failures(void)
 		{ "silence", "", true, PT_E_TIMEOUT },
 		{ "silence in the middle of a body", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", true, PT_E_TIMEOUT },
 	};
-	struct pt_http_client *c = client(&(struct pt_http_client_conf){ .connect_timeout_ms = 3000 });
+	struct pt_http_client *c = client(&(struct pt_http_client_conf) { .connect_timeout_ms = 3000 });
 	struct pt_cancel cancel;
 	struct pt_err err = { 0 };
 	struct pt_http_call call = { .method = "GET", .url = url("http://127.0.0.1:%u/", free_port()) };
@@ -316,7 +316,7 @@ static void test_failures(void)
 		struct odd o = { .text = odd[i].text, .hold = odd[i].hold };
 
 		odd_start(&o);
-		call = (struct pt_http_call){ .method = "GET",
+		call = (struct pt_http_call) { .method = "GET",
 					       .url = url("http://127.0.0.1:%u/", o.port),
 					       .stall_timeout_ms = 300 };
 		from = pt_mono_ms();
@@ -325,7 +325,7 @@ static void test_failures(void)
 		odd_stop(&o);
 	}
 	/* whole-call limit, cancel, deadline: each ends a blocked call */
-	call = (struct pt_http_call){ .method = "GET", .url = url("http://127.0.0.1:%u/hold", port), .timeout_ms = 200 };
+	call = (struct pt_http_call) { .method = "GET", .url = url("http://127.0.0.1:%u/hold", port), .timeout_ms = 200 };
 	from = pt_mono_ms();
 	is_int(pt_http_do(c, &call, &err), PT_E_TIMEOUT, "time limit of the call: %s", err.msg);
 	ok(pt_mono_ms() - from < 1000, "in time");
@@ -345,7 +345,7 @@ static void test_failures(void)
 	ok(pt_mono_ms() - from < 500, "in time");
 	pt_cancel_release(&cancel);
 	/* the client is usable after all that */
-	call = (struct pt_http_call){ .method = "GET", .url = url("http://127.0.0.1:%u/echo", port) };
+	call = (struct pt_http_call) { .method = "GET", .url = url("http://127.0.0.1:%u/echo", port) };
 	is_int(pt_http_do(c, &call, &err), 0, "the client works on");
 	call.allow_address = no_loopback;
 	call.allow_arg = &asked;
@@ -354,9 +354,9 @@ static void test_failures(void)
 	call.url = url("http://localhost:%u/echo", port);
 	is_int(pt_http_do(c, &call, &err), PT_E_BLOCKED, "also by name");
 	/* the first address may pass, the redirect's may not, although a connection to it is kept */
-	call = (struct pt_http_call){ .method = "GET", .url = url("http://127.0.0.1:%u/echo", port) };
+	call = (struct pt_http_call) { .method = "GET", .url = url("http://127.0.0.1:%u/echo", port) };
 	is_int(pt_http_do(c, &call, &err), 0, "keep one");
-	call = (struct pt_http_call){ .method = "GET", .allow_address = first_only, .allow_arg = &asked, .follow = true };
+	call = (struct pt_http_call) { .method = "GET", .allow_address = first_only, .allow_arg = &asked, .follow = true };
 	asked = 0;
 	call.url = url("http://127.0.0.1:%u/status/302?to=http://127.0.0.1:%u/echo", other_port, port);
 	is_int(pt_http_do(c, &call, &err), PT_E_BLOCKED, "a redirect is asked about too");
@@ -369,7 +369,7 @@ static void test_tls(void)
 	pt_auto_buf b = PT_BUF_INIT(10000), pem = PT_BUF_INIT(10000), b64 = PT_BUF_INIT(20000);
 	char ca[200], raw[9000];
 	struct pt_err err = { 0 };
-	struct pt_http_client *c = client(&(struct pt_http_client_conf){ 0 });
+	struct pt_http_client *c = client(&(struct pt_http_client_conf) { 0 });
 	struct pt_http_call call = { .method = "GET", .url = url("https://localhost:%u/echo", tls_port), .out = &b };
 	FILE *f;
 	size_t n;
@@ -381,7 +381,7 @@ static void test_tls(void)
 	is_int(pt_http_do(c, &call, &err), PT_E_TLS, "not TLS: %s", err.msg);
 	pt_http_client_free(c);
 	snprintf(ca, sizeof(ca), "%s/ca.pem", dir);
-	c = client(&(struct pt_http_client_conf){ .ca = ca });
+	c = client(&(struct pt_http_client_conf) { .ca = ca });
 	call.url = url("https://localhost:%u/echo", tls_port);
 	for (int i = 0; i < 3; i++)
 		is_int(pt_http_do(c, &call, &err), 0, "trusted by the CA's path");
@@ -400,14 +400,14 @@ static void test_tls(void)
 	n = f ? fread(raw, 1, sizeof(raw), f) : 0;
 	fclose(f);
 	pt_buf_base64(&b64, raw, n);
-	c = client(&(struct pt_http_client_conf){ .ca = b64.p });
+	c = client(&(struct pt_http_client_conf) { .ca = b64.p });
 	call.url = url("https://localhost:%u/echo", tls_port);
 	is_int(pt_http_do(c, &call, &err), 0, "trusted by the CA's base64");
 	pt_http_client_free(c);
 	c = NULL;
-	is_int(pt_http_client_new(&c, &(struct pt_http_client_conf){ .ca = "/no/such.pem" }, &err), PT_E_INVALID,
+	is_int(pt_http_client_new(&c, &(struct pt_http_client_conf) { .ca = "/no/such.pem" }, &err), PT_E_INVALID,
 	       "no such CA file: %s", err.msg);
-	is_int(pt_http_client_new(&c, &(struct pt_http_client_conf){ .ca = "aGVsbG8=" }, &err), PT_E_INVALID,
+	is_int(pt_http_client_new(&c, &(struct pt_http_client_conf) { .ca = "aGVsbG8=" }, &err), PT_E_INVALID,
 	       "base64 of no PEM: %s", err.msg);
 }
 

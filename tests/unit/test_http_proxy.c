@@ -148,7 +148,7 @@ static void test_proxy(void)
 	setenv("http_proxy", at, 1);
 	setenv("HTTPS_PROXY", at, 1);
 	setenv("all_proxy", at, 1);
-	c = client(&(struct pt_http_client_conf){ .ca = ca });
+	c = client(&(struct pt_http_client_conf) { .ca = ca });
 	call.url = url("http://localhost:%u/echo", port);
 	is_int(pt_http_do(c, &call, &err), 0, "the environment's http_proxy is not used");
 	call.url = url("https://localhost:%u/echo", tls_port);

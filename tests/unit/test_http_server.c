@@ -410,7 +410,7 @@ static void test_stop(void)
 	close(fd);
 	pt_http_server_stop(NULL, 0);
 	/* both families by one address */
-	conf = (struct pt_http_server_conf){ .listen = "[::]:0", .threads = 1, .routes = routes, .n_routes = PT_COUNT(routes) };
+	conf = (struct pt_http_server_conf) { .listen = "[::]:0", .threads = 1, .routes = routes, .n_routes = PT_COUNT(routes) };
 	if (pt_http_server_start(&srv, &conf, &err) == 0) {
 		port = pt_http_server_port(srv);
 		ask("GET /echo/v4 HTTP/1.1\r\nHost: a\r\n\r\n", &b, "expected");

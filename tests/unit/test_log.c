@@ -37,8 +37,10 @@ static void formats(void)
 	ok(pt_log_init("info", "json", 0, &e) == 0, "json");
 	pt_info("lease \"taken\"", "operation", "op_1", "none", NULL, "attempt", pt_num(-3));
 	take(&b);
-	is_str(b.p, "{\"time\":\"2026-11-20T16:04:05.123Z\",\"level\":\"info\",\"msg\":\"lease \\\"taken\\\"\",\"operation\":\"op_1\","
-		    "\"attempt\":\"-3\"}\n", "JSON line");
+	is_str(b.p,
+	       "{\"time\":\"2026-11-20T16:04:05.123Z\",\"level\":\"info\",\"msg\":\"lease \\\"taken\\\"\",\"operation\":\"op_1\","
+	       "\"attempt\":\"-3\"}\n",
+	       "JSON line");
 	pt_debug("not shown");
 	take(&b);
 	is_str(b.p, "", "below the level");
@@ -47,7 +49,8 @@ static void formats(void)
 	ok(pt_log_init("DEBUG", "Plain", 0, &e) == 0, "plain, names in any case");
 	pt_warn("slow", "a", "x y", "b", "", "c", "1", "d", "k=v", "e", "two\nlines", "f", "\033[31m", "g", "\xc3\xa9");
 	take(&b);
-	is_str(b.p, "2026-11-20T16:04:05.123Z warn  slow a=\"x y\" b=\"\" c=1 d=\"k=v\" e=\"two\\nlines\" f=\"\\u001b[31m\" g=\xc3\xa9\n",
+	is_str(b.p,
+	       "2026-11-20T16:04:05.123Z warn  slow a=\"x y\" b=\"\" c=1 d=\"k=v\" e=\"two\\nlines\" f=\"\\u001b[31m\" g=\xc3\xa9\n",
 	       "plain line: one line, no control characters");
 	pt_debug("shown");
 	take(&b);

@@ -9,12 +9,17 @@ static const struct {
 	const struct pt_shape *sh;
 	const char *in, *out;
 } good[] = {
-	{ &pt_error_doc_shape, "{\"code\":\"timeout\",\"message\":\"m\",\"hint\":\"h\",\"native_code\":\"57014\",\"retryable\":true}", NULL },
-	{ &pt_error_doc_shape, "{\"code\":\"timeout\",\"message\":\"\"}", "{\"code\":\"timeout\",\"message\":\"\",\"retryable\":false}" },
+	{ &pt_error_doc_shape,
+	  "{\"code\":\"timeout\",\"message\":\"m\",\"hint\":\"h\",\"native_code\":\"57014\",\"retryable\":true}", NULL },
+	{ &pt_error_doc_shape, "{\"code\":\"timeout\",\"message\":\"\"}",
+	  "{\"code\":\"timeout\",\"message\":\"\",\"retryable\":false}" },
 	{ &pt_credential_ref_shape, "{\"type\":\"FILE\",\"file_path\":\"/etc/secrets/integrations/a.json\"}", NULL },
 	{ &pt_credential_ref_shape, "{\"type\":\"ENV_VAR\",\"env_var_name\":\"MCD_X\"}", NULL },
-	{ &pt_column_shape, "{\"name\":\"a\",\"type\":\"decimal\",\"native\":\"numeric(12,2)\",\"nullable\":true,\"precision\":12,\"scale\":2}", NULL },
-	{ &pt_column_shape, "{\"name\":\"\",\"type\":\"text\",\"native\":null}", "{\"name\":\"\",\"type\":\"text\",\"nullable\":false}" },
+	{ &pt_column_shape,
+	  "{\"name\":\"a\",\"type\":\"decimal\",\"native\":\"numeric(12,2)\",\"nullable\":true,\"precision\":12,\"scale\":2}",
+	  NULL },
+	{ &pt_column_shape, "{\"name\":\"\",\"type\":\"text\",\"native\":null}",
+	  "{\"name\":\"\",\"type\":\"text\",\"nullable\":false}" },
 	{ &pt_limits_shape, "{\"timeout_ms\":1000,\"max_rows\":5,\"max_bytes\":1024}", NULL },
 	{ &pt_limits_shape, "{}", NULL },
 	{ &pt_operation_new_shape,
@@ -41,7 +46,8 @@ static const struct {
 	  "{\"instance\":\"in_1\",\"version\":\"0.1.0\",\"slots\":0,\"wait_ms\":0}" },
 	{ &pt_exchange_response_shape,
 	  "{\"leases\":[{" OP ",\"type\":\"health\",\"input\":{},\"deadline\":5,\"lease_ms\":1}],\"cancels\":[{" OP "}],"
-	  "\"drops\":[{" OP "}],\"enabled\":true,\"drain\":true,\"lease_ms\":60000,\"server_time\":1,\"agent\":\"ag_1\",\"agent_name\":\"n\"}",
+	  "\"drops\":[{" OP
+	  "}],\"enabled\":true,\"drain\":true,\"lease_ms\":60000,\"server_time\":1,\"agent\":\"ag_1\",\"agent_name\":\"n\"}",
 	  NULL },
 	{ &pt_exchange_response_shape, "{\"enabled\":false,\"lease_ms\":60000,\"server_time\":1}", NULL },
 	{ &pt_result_head_shape,
@@ -53,7 +59,10 @@ static const struct {
 	  "{\"instance\":\"in_1\",\"status\":\"failed\",\"error\":{\"code\":\"timeout\",\"message\":\"m\"},\"document\":[1]}",
 	  "{\"instance\":\"in_1\",\"status\":\"failed\",\"error\":{\"code\":\"timeout\",\"message\":\"m\",\"retryable\":false},"
 	  "\"document\":[1],\"rows\":0,\"affected\":-1,\"bytes\":0}" },
-	{ &pt_result_response_shape, "{\"accepted\":true,\"duplicate\":true,\"leases\":[{" OP ",\"type\":\"health\",\"input\":{},\"deadline\":5,\"lease_ms\":1}]}", NULL },
+	{ &pt_result_response_shape,
+	  "{\"accepted\":true,\"duplicate\":true,\"leases\":[{" OP
+	  ",\"type\":\"health\",\"input\":{},\"deadline\":5,\"lease_ms\":1}]}",
+	  NULL },
 };
 
 /* Bad documents and what the error must say. */
@@ -66,7 +75,8 @@ static const struct {
 } bad[] = {
 	{ &pt_error_doc_shape, "{\"code\":\"x\"}", "missing member 'message'" },
 	{ &pt_error_doc_shape, "{\"code\":\"\",\"message\":\"m\"}", "code: 0 bytes" },
-	{ &pt_error_doc_shape, "{\"code\":\"x\",\"message\":\"m\",\"retryable\":1}", "retryable: expected a boolean, got an integer" },
+	{ &pt_error_doc_shape, "{\"code\":\"x\",\"message\":\"m\",\"retryable\":1}",
+	  "retryable: expected a boolean, got an integer" },
 	{ &pt_credential_ref_shape, "{}", "missing member 'type'" },
 	{ &pt_credential_ref_shape, "{\"type\":\"file\"}", "'file' is not one of FILE, ENV_VAR" },
 	{ &pt_column_shape, "{\"name\":\"a\"}", "missing member 'type'" },
@@ -81,14 +91,16 @@ static const struct {
 	{ &pt_operation_new_shape, "{\"agent\":\"a\",\"input\":{}}", "missing member 'type'" },
 	{ &pt_operation_new_shape, "{\"agent\":\"a\",\"type\":\"query\"}", "missing member 'input'" },
 	{ &pt_operation_new_shape, "{\"agent\":\"a\",\"type\":\"query\",\"input\":null}", "missing member 'input'" },
-	{ &pt_operation_new_shape, "{\"agent\":\"a\",\"type\":\"query\",\"input\":\"select 1\"}", "input: expected an object, got a string" },
+	{ &pt_operation_new_shape, "{\"agent\":\"a\",\"type\":\"query\",\"input\":\"select 1\"}",
+	  "input: expected an object, got a string" },
 	{ &pt_operation_new_shape, NEW "\"priority\":10}", "priority: 10 is not between 0 and 9" },
 	{ &pt_operation_new_shape, NEW "\"priority\":-1}", "priority: -1" },
 	{ &pt_operation_new_shape, NEW "\"priority\":\"5\"}", "priority: expected an integer, got a string" },
 	{ &pt_operation_new_shape, NEW "\"deadline_s\":0}", "deadline_s: 0 is not between 1 and 2592000" },
 	{ &pt_operation_new_shape, NEW "\"deadline_s\":2592001}", "deadline_s" },
 	{ &pt_operation_new_shape, NEW "\"max_attempts\":101}", "max_attempts: 101 is not between 1 and 100" },
-	{ &pt_operation_new_shape, NEW "\"delivery\":\"exactly-once\"}", "delivery: 'exactly-once' is not one of at-least-once, at-most-once" },
+	{ &pt_operation_new_shape, NEW "\"delivery\":\"exactly-once\"}",
+	  "delivery: 'exactly-once' is not one of at-least-once, at-most-once" },
 	{ &pt_operation_new_shape, NEW "\"labels\":{\"a\":1}}", "labels: 'a': expected a string, got an integer" },
 	{ &pt_operation_new_shape, NEW "\"labels\":[\"a\"]}", "labels: expected an object" },
 	{ &pt_operation_new_shape, NEW "\"limits\":{\"max_rows\":\"1\"}}", "limits: max_rows: expected an integer" },
@@ -96,15 +108,18 @@ static const struct {
 	{ &pt_lease_shape, "{\"operation\":\"\",\"attempt\":1}", "missing member 'operation'" },
 	{ &pt_lease_shape, "{\"operation\":\"op_1\",\"attempt\":0}", "attempt: 0 is not" },
 	{ &pt_lease_shape, "{" OP ",\"type\":\"q\",\"input\":[],\"deadline\":5,\"lease_ms\":1}", "input: expected an object" },
-	{ &pt_lease_shape, "{" OP ",\"type\":\"q\",\"input\":{},\"deadline\":5,\"lease_ms\":1,\"credential\":{}}", "credential: missing member 'type'" },
+	{ &pt_lease_shape, "{" OP ",\"type\":\"q\",\"input\":{},\"deadline\":5,\"lease_ms\":1,\"credential\":{}}",
+	  "credential: missing member 'type'" },
 	{ &pt_holding_shape, "{" OP "}", "missing member 'state'" },
 	{ &pt_holding_shape, "{" OP ",\"state\":\"done\"}", "state: 'done'" },
 	{ &pt_attempt_ref_shape, "{\"operation\":\"op_1\"}", "missing member 'attempt'" },
-	{ &pt_attempt_ref_shape, "{\"operation\":\"0123456789012345678901234567890123456789\",\"attempt\":1}", "operation: not an id" },
+	{ &pt_attempt_ref_shape, "{\"operation\":\"0123456789012345678901234567890123456789\",\"attempt\":1}",
+	  "operation: not an id" },
 	{ &pt_exchange_request_shape, EXCH "\"wait_ms\":1}", "missing member 'slots'" },
 	{ &pt_exchange_request_shape, EXCH "\"slots\":1025}", "slots: 1025" },
 	{ &pt_exchange_request_shape, EXCH "\"slots\":1,\"wait_ms\":60001}", "wait_ms" },
-	{ &pt_exchange_request_shape, EXCH "\"slots\":1,\"holding\":[{" OP ",\"state\":\"running\"},{}]}", "holding[1]: missing member" },
+	{ &pt_exchange_request_shape, EXCH "\"slots\":1,\"holding\":[{" OP ",\"state\":\"running\"},{}]}",
+	  "holding[1]: missing member" },
 	{ &pt_exchange_request_shape, EXCH "\"slots\":1,\"holding\":{}}", "holding: expected an array, got an object" },
 	{ &pt_exchange_request_shape, EXCH "\"slots\":1,\"types\":[\"query\",7]}", "types: expected a string, got an integer" },
 	{ &pt_exchange_response_shape, "{\"lease_ms\":1,\"server_time\":1}", "missing member 'enabled'" },
@@ -236,8 +251,10 @@ static void errors(void)
 	is_str(back.hint, "ask", "hint");
 	is_str(back.native, "42501", "native code");
 	pt_error_body(&e, &b);
-	is_str(b.p, "{\"error\":{\"code\":\"source_permission_denied\",\"message\":\"no \\\"right\\\"\",\"hint\":\"ask\",\"native_code\":"
-		    "\"42501\",\"retryable\":false}}", "body");
+	is_str(b.p,
+	       "{\"error\":{\"code\":\"source_permission_denied\",\"message\":\"no \\\"right\\\"\",\"hint\":\"ask\",\"native_code\":"
+	       "\"42501\",\"retryable\":false}}",
+	       "body");
 	pt_buf_clear(&b);
 	(void)pt_fail(&e, PT_E_LIMIT, "later");
 	pt_error_body(&e, &b);
@@ -250,18 +267,22 @@ static void errors(void)
 static void states(void)
 {
 	for (int s = 0; s < PT_OP_STATES_END; s++)
-		is_int(pt_op_state_from(pt_op_state_name((enum pt_op_state)s)), s, "state %s", pt_op_state_name((enum pt_op_state)s));
+		is_int(pt_op_state_from(pt_op_state_name((enum pt_op_state)s)), s, "state %s",
+		       pt_op_state_name((enum pt_op_state)s));
 	is_int(pt_op_state_from("done"), -1, "no such state");
 	is_int(pt_op_state_from(NULL), -1, "nor this one");
-	ok(!pt_op_terminal(PT_OP_RUNNING) && pt_op_terminal(PT_OP_SUCCEEDED) && pt_op_terminal(PT_OP_UNKNOWN), "which are terminal");
+	ok(!pt_op_terminal(PT_OP_RUNNING) && pt_op_terminal(PT_OP_SUCCEEDED) && pt_op_terminal(PT_OP_UNKNOWN),
+	   "which are terminal");
 }
 
 /* The OpenAPI document takes its texts from the shapes. */
 static void help(void)
 {
-	static const struct pt_shape *const all[] = { &pt_error_doc_shape, &pt_limits_shape, &pt_operation_new_shape, &pt_lease_shape,
-		&pt_holding_shape, &pt_attempt_ref_shape, &pt_exchange_request_shape, &pt_exchange_response_shape, &pt_result_head_shape,
-		&pt_result_response_shape, &pt_column_shape, &pt_credential_ref_shape };
+	static const struct pt_shape *const all[] = {
+		&pt_error_doc_shape,   &pt_limits_shape,          &pt_operation_new_shape,    &pt_lease_shape,
+		&pt_holding_shape,     &pt_attempt_ref_shape,     &pt_exchange_request_shape, &pt_exchange_response_shape,
+		&pt_result_head_shape, &pt_result_response_shape, &pt_column_shape,           &pt_credential_ref_shape
+	};
 
 	for (size_t i = 0; i < PT_COUNT(all); i++)
 		for (size_t k = 0; k < all[i]->n; k++)

@@ -14,12 +14,14 @@ static const struct pt_opt agent_opts[] = {
 	PT_O(struct conf, url, "gateway-url", PT_OPT_STR, .flags = PT_OPT_REQUIRED, .value = "URL",
 	     .help = "Where the gateway is. Only an https URL is taken."),
 	PT_O(struct conf, token, "token", PT_OPT_STR, .flags = PT_OPT_SECRET, .env = "MCD_TOKEN", .help = "Secret of the key."),
-	PT_O(struct conf, format, "log-format", PT_OPT_ENUM, .def = "plain", .values = formats, .help = "Format of log lines.", .letter = 'f'),
+	PT_O(struct conf, format, "log-format", PT_OPT_ENUM, .def = "plain", .values = formats, .help = "Format of log lines.",
+	     .letter = 'f'),
 	PT_O(struct conf, proxy, "https-proxy", PT_OPT_STR, .flags = PT_OPT_STD_ENV, .env = "HTTPS_PROXY", .value = "URL",
 	     .help = "Proxy for https: 'http://…' or \"none\"."),
 	PT_O(struct conf, slots, "slots", PT_OPT_INT, .def = "18", .min = 1, .max = 1024, .help = "Operations at the same time."),
 	PT_O(struct conf, grace, "grace", PT_OPT_DURATION, .def = "30s", .min = 1000, .max = 3600000, .help = "Time to finish."),
-	PT_O(struct conf, spool, "spool-max", PT_OPT_SIZE, .def = "1G", .min = 1 << 20, .max = 1LL << 40, .help = "Room for results."),
+	PT_O(struct conf, spool, "spool-max", PT_OPT_SIZE, .def = "1G", .min = 1 << 20, .max = 1LL << 40,
+	     .help = "Room for results."),
 	PT_O(struct conf, metrics, "metrics", PT_OPT_BOOL, .def = "true", .help = "Serve metrics."),
 	PT_O(struct conf, verbose, "verbose", PT_OPT_BOOL, .flags = PT_OPT_NO_ENV, .help = "Say more.", .letter = 'v'),
 	PT_O(struct conf, file, "file", PT_OPT_STR, .flags = PT_OPT_POSITIONAL, .value = "FILE", .help = "Read this."),
@@ -95,9 +97,14 @@ static const struct {
 	{ { { URL, "--token", "-x" }, { 0 } }, " token=-x" },
 	/* known to another command; made by Kubernetes; a secret; empty; not ours */
 	{ { { URL }, { "POSTERN_PUBLIC_URL=x", "POSTERN_CREDENTIAL_DB={}", "POSTERN_OLD=", "POSTERNISH=1" } }, "" },
-	{ { { URL }, { "POSTERN_GATEWAY_SERVICE_HOST=1.2.3.4", "POSTERN_GATEWAY_SERVICE_PORT=80", "POSTERN_GATEWAY_SERVICE_PORT_HTTP=80" } }, "" },
-	{ { { URL }, { "POSTERN_GATEWAY_PORT=tcp://1.2.3.4:80", "POSTERN_GATEWAY_PORT_80_TCP=tcp://1.2.3.4:80",
-		       "POSTERN_GATEWAY_PORT_80_TCP_ADDR=1.2.3.4", "POSTERN_GATEWAY_PORT_53_UDP_PROTO=udp" } }, "" },
+	{ { { URL },
+	    { "POSTERN_GATEWAY_SERVICE_HOST=1.2.3.4", "POSTERN_GATEWAY_SERVICE_PORT=80",
+	      "POSTERN_GATEWAY_SERVICE_PORT_HTTP=80" } },
+	  "" },
+	{ { { URL },
+	    { "POSTERN_GATEWAY_PORT=tcp://1.2.3.4:80", "POSTERN_GATEWAY_PORT_80_TCP=tcp://1.2.3.4:80",
+	      "POSTERN_GATEWAY_PORT_80_TCP_ADDR=1.2.3.4", "POSTERN_GATEWAY_PORT_53_UDP_PROTO=udp" } },
+	  "" },
 };
 
 static const struct {
@@ -106,14 +113,16 @@ static const struct {
 } bad[] = {
 	{ { { 0 }, { 0 } }, "--gateway-url is missing (or environment variable POSTERN_GATEWAY_URL)" },
 	{ { { "--gateway-url=" }, { 0 } }, "--gateway-url is missing" },
-	{ { { 0 }, { "POSTERN_GATEWAY_URI=x" } }, "unknown environment variable POSTERN_GATEWAY_URI; did you mean POSTERN_GATEWAY_URL?" },
+	{ { { 0 }, { "POSTERN_GATEWAY_URI=x" } },
+	  "unknown environment variable POSTERN_GATEWAY_URI; did you mean POSTERN_GATEWAY_URL?" },
 	{ { { URL }, { "POSTERN_FROBNICATION=x" } }, "unknown environment variable POSTERN_FROBNICATION" },
 	{ { { URL }, { "POSTERN_VERBOSE=1" } }, "unknown environment variable POSTERN_VERBOSE" },
 	{ { { URL }, { "POSTERN_FILE=1" } }, "unknown environment variable POSTERN_FILE" },
 	{ { { URL }, { "POSTERN_GATEWAY_PORT=80" } }, "unknown environment variable POSTERN_GATEWAY_PORT" },
 	{ { { URL }, { "POSTERN_PORT_X_TCP=80" } }, "unknown environment variable POSTERN_PORT_X_TCP" },
 	{ { { URL }, { "POSTERN_SLOTS=x" } }, "environment variable POSTERN_SLOTS: 'x' is not a number" },
-	{ { { URL }, { "MCD_TOKEN=t", "POSTERN_METRICS=maybe" } }, "environment variable POSTERN_METRICS: 'maybe' is neither true nor false" },
+	{ { { URL }, { "MCD_TOKEN=t", "POSTERN_METRICS=maybe" } },
+	  "environment variable POSTERN_METRICS: 'maybe' is neither true nor false" },
 	{ { { URL, "--slots", "0" }, { 0 } }, "--slots: 0 is not between 1 and 1024" },
 	{ { { URL, "--slots", "1e3" }, { 0 } }, "--slots: '1e3' is not a number" },
 	{ { { URL, "--slots", " 3" }, { 0 } }, "--slots: ' 3' is not a number" },
@@ -183,7 +192,7 @@ static void values(void)
 		ok(strstr(e.msg, bad[i].want), "bad %zu: %s", i, e.msg);
 		ok(*e.hint, "bad %zu has a hint", i);
 	}
-	ok(parse(&root, &(struct given){ { "agnet" }, { 0 } }, &c, &e) == PT_E_INVALID, "a command's name in its place");
+	ok(parse(&root, &(struct given) { { "agnet" }, { 0 } }, &c, &e) == PT_E_INVALID, "a command's name in its place");
 	is_str(e.msg, "unexpected argument 'agnet'; did you mean 'agent'?", "a near command is named");
 }
 
@@ -228,19 +237,22 @@ static void answers(void)
 	       "spool-max    1G                 default\n"
 	       "metrics      true               default\n"
 	       "verbose      -                  not set\n"
-	       "file         -                  not set\n", "the table");
+	       "file         -                  not set\n",
+	       "the table");
 	pt_buf_clear(&b);
-	ok(printed(&commands[0], &(struct given){ { "--version" }, { 0 } }, &b, &e) == 1, "--version");
+	ok(printed(&commands[0], &(struct given) { { "--version" }, { 0 } }, &b, &e) == 1, "--version");
 	ok(strncmp(b.p, "postern ", 8) == 0 && b.p[b.len - 1] == '\n', "%s", b.p);
 	pt_buf_clear(&b);
-	ok(printed(&commands[0], &(struct given){ { "--bad", "--help" }, { "POSTERN_BAD=1" } }, &b, &e) == 1, "--help counts most");
+	ok(printed(&commands[0], &(struct given) { { "--bad", "--help" }, { "POSTERN_BAD=1" } }, &b, &e) == 1,
+	   "--help counts most");
 	ok(strstr(b.p, "Usage: postern agent [OPTIONS] [FILE]\n"), "usage");
-	ok(strstr(b.p, "\n      --gateway-url URL            Where the gateway is.") && strstr(b.p, "[POSTERN_GATEWAY_URL]"), "an option");
+	ok(strstr(b.p, "\n      --gateway-url URL            Where the gateway is.") && strstr(b.p, "[POSTERN_GATEWAY_URL]"),
+	   "an option");
 	ok(strstr(b.p, "  -f, --log-format json|plain|dev ") && strstr(b.p, "Default: plain."), "with letter, values, default");
 	ok(strstr(b.p, "[HTTPS_PROXY]") && strstr(b.p, "--no-metrics"), "standard name, switch");
 	ok(!strstr(b.p, "[POSTERN_VERBOSE]") && strstr(b.p, "  FILE "), "flag without environment, argument");
 	pt_buf_clear(&b);
-	ok(printed(&commands[0], &(struct given){ { "-h" }, { 0 } }, &b, &e) == 1 && b.len, "-h too");
+	ok(printed(&commands[0], &(struct given) { { "-h" }, { 0 } }, &b, &e) == 1 && b.len, "-h too");
 	pt_buf_clear(&b);
 	pt_opt_help(&root, &b);
 	ok(strstr(b.p, "Usage: postern COMMAND") && strstr(b.p, "\n  gateway  accept operations\n"), "commands");
@@ -271,7 +283,12 @@ static void closest(void)
 {
 	static const char *const names[] = { "gateway-url", "slots", "log-level" };
 	static const char *const t[][2] = {
-		{ "gateway-uri", "gateway-url" }, { "slosts", "slots" }, { "slost", "slots" }, { "SLOTS", "slots" }, { "log", NULL }, { "", NULL },
+		{ "gateway-uri", "gateway-url" },
+		{ "slosts", "slots" },
+		{ "slost", "slots" },
+		{ "SLOTS", "slots" },
+		{ "log", NULL },
+		{ "", NULL },
 		{ "0123456789012345678901234567890123456789012345678901234567890123456789", NULL },
 	};
 
@@ -339,16 +356,17 @@ static void completion(void)
 	pt_opt_complete(&root, "fish", &none);
 	is_int(none.len, 0, "a shell that we do not know");
 	pt_opt_complete(&root, "zsh", &zsh);
-	verdict(feed((const char *const[]){ "zsh", "-n", NULL }, &zsh), "zsh", "zsh script parses");
+	verdict(feed((const char *const[]) { "zsh", "-n", NULL }, &zsh), "zsh", "zsh script parses");
 	pt_opt_complete(&root, "bash", &bash);
-	verdict(feed((const char *const[]){ "bash", "-n", NULL }, &bash), "bash", "bash script parses");
+	verdict(feed((const char *const[]) { "bash", "-n", NULL }, &bash), "bash", "bash script parses");
 	for (size_t i = 0; i < PT_COUNT(t); i++) {
 		pt_auto_buf run = PT_BUF_INIT(65536);
 
 		pt_buf_add(&run, bash.p, bash.len);
-		pt_buf_fmt(&run, "COMP_WORDS=(%s); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _postern; [ \"${COMPREPLY[*]}\" = \"%s\" ]\n",
+		pt_buf_fmt(&run,
+			   "COMP_WORDS=(%s); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _postern; [ \"${COMPREPLY[*]}\" = \"%s\" ]\n",
 			   t[i].line, t[i].want);
-		verdict(feed((const char *const[]){ "bash", NULL }, &run), "bash", t[i].line);
+		verdict(feed((const char *const[]) { "bash", NULL }, &run), "bash", t[i].line);
 	}
 }
 

@@ -48,7 +48,7 @@ static const struct pt_field all_fields[] = {
 };
 static const struct pt_shape all_shape = PT_SHAPE("all", struct all, all_fields);
 
-#define ALWAYS "\"always\":{\"n\":1,\"b\":false,\"f\":0}"
+#define ALWAYS  "\"always\":{\"n\":1,\"b\":false,\"f\":0}"
 #define D(more) "{\"id\":\"x\"," ALWAYS more "}"
 /* good: want = NULL is the same text; bad: want is in the error */
 static const struct {
@@ -158,7 +158,7 @@ static void json(void)
 	is_str(pt_json_type_name(NULL), "null", "name of nothing");
 
 	pt_buf_clear(&b);
-	pt_shape_write(&part_shape, &(struct part){ .f = NAN }, &b);
+	pt_shape_write(&part_shape, &(struct part) { .f = NAN }, &b);
 	is_str(b.p, "{\"n\":0,\"b\":false,\"f\":null}", "no nan in JSON");
 }
 
