@@ -112,18 +112,27 @@ static enum verdict judge(const struct pt_http_call *c, const struct pt_buf *out
 	return v;
 }
 
-/* A pause that the stop ends, and the return of the link. */
-static void pause_ms(struct pt_publisher *p, int64_t ms)
+static unsigned link_ups(struct pt_agent *a)
+{
+	unsigned ups;
+
+	pthread_mutex_lock(&a->link.lock);
+	ups = a->link.ups;
+	pthread_mutex_unlock(&a->link.lock);
+	return ups;
+}
+
+/* A pause that the stop ends, and the link when it comes up, also when that was while the call still failed: ups was read
+ * before it. */
+static void pause_ms(struct pt_publisher *p, int64_t ms, unsigned ups)
 {
 	struct pt_agent *a = p->agent;
 	struct pt_link *l = &a->link;
 	int64_t until = pt_mono_ms() + ms;
 	struct pt_err err;
-	unsigned ups;
 
 	pt_beat_within(&p->beat, ms + PT_BEAT_MS);
 	pthread_mutex_lock(&l->lock);
-	ups = l->ups;
 	while (pt_mono_ms() < until && l->ups == ups && pt_cancel_check(&a->publish_stop, &err) == 0)
 		pt_cond_wait_until(&l->wake, &l->lock, until);
 	pthread_mutex_unlock(&l->lock);
@@ -198,11 +207,13 @@ static void *publisher_thread(void *arg)
 
 	while (pt_cancel_check(&a->publish_stop, &err) == 0) {
 		struct pt_spool_entry e;
+		unsigned ups;
 		int64_t wait = 0;
 		int rc;
 
 		pt_beat_within(&p->beat, TAKE_MS + PT_BEAT_MS);
 		rc = pt_spool_take(a->spool, &e, TAKE_MS, &err);
+		ups = link_ups(a);
 		if (rc == 1) {
 			wait = pt_cancel_check(&a->publish_stop, &err) == 0 ? deliver(p, &client, &e, &backoff)
 									    : (pt_spool_retry(a->spool, &e, 0), 0);
@@ -215,7 +226,7 @@ static void *publisher_thread(void *arg)
 			client = NULL;
 		}
 		if (wait)
-			pause_ms(p, wait);
+			pause_ms(p, wait, ups);
 	}
 	pt_beat_within(&p->beat, INT32_MAX);
 	return NULL;

@@ -326,7 +326,7 @@ void spool_forget(struct pt_spool *s, struct spool_entry *e, bool aside)
 	spool_record_end(&rec);
 	rc = pt_buf_done(&rec, &err);
 	if (rc == 0)
-		rc = spool_append(s, &rec, &seg, &offset, &err);
+		rc = spool_append(s, &rec, INT64_MAX, &seg, &offset, &err);
 	if (e->body_file) {
 		if (rc == 0) /* the file goes after the record that says so is on disk */
 			rc = spool_sync(s, s->appended - 1, &err);

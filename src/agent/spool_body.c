@@ -237,13 +237,10 @@ static int finish_body(struct pt_spool_writer *w, struct pt_result_head *head, s
 }
 
 /* Append the record and wait for the disk.  Under the lock. */
-static int put(struct pt_spool *s, struct spool_entry *e, const struct pt_buf *rec, struct pt_err *err)
+static int put(struct pt_spool *s, struct spool_entry *e, const struct pt_buf *rec, int64_t limit, struct pt_err *err)
 {
-	int rc;
+	int rc = spool_append(s, rec, limit, &e->seg, &e->offset, err);
 
-	if (s->seg_bytes + s->body_bytes + e->length > s->max_bytes)
-		return spool_no_room(s, err);
-	rc = spool_append(s, rec, &e->seg, &e->offset, err);
 	if (rc < 0)
 		return rc;
 	/* Counted as living at once, so that its segment stays while the fsync runs. */
@@ -307,7 +304,7 @@ int pt_spool_commit(struct pt_spool_writer *w, struct pt_result_head *head, stru
 	rc = pt_buf_done(&rec, err);
 	e->length = (int64_t)rec.len;
 	if (rc == 0)
-		rc = put(s, e, &rec, err);
+		rc = put(s, e, &rec, w->small.len ? s->max_bytes - s->reserve : s->max_bytes, err);
 	pthread_mutex_unlock(&s->lock);
 	if (rc < 0) {
 		free(e);

@@ -59,7 +59,7 @@ struct pt_spool {
 	int64_t n_entries;
 	uint64_t next_seq, next_file;
 
-	int64_t max_bytes, reserve; /* reserve: room that only heads may use, so that a full spool can still say "failed: full" */
+	int64_t max_bytes, reserve; /* reserve: room that only heads without a body may use, for "failed: full" */
 	int64_t seg_bytes, live_bytes, body_bytes;
 	bool full, refused;
 	int64_t nospace_at;         /* pt_mono_ms() when the disk was last found full, 0 = it is not */
@@ -87,9 +87,9 @@ void spool_record_end(struct pt_buf *b);
 size_t spool_record_check(const char *p, size_t n);
 void spool_put_get(const char *payload, struct spool_put *ret);
 /* Append a record to the current segment (a new one when it is full).  Under the lock, which may be let go and taken again
- * before the record is written, not after.  LIMIT when the disk is full. */
-int spool_append(struct pt_spool *s, const struct pt_buf *rec, struct spool_segment **ret_seg, int64_t *ret_offset,
-		 struct pt_err *err) PT_MUSTCHECK;
+ * before the record is written, not after.  LIMIT when the spool would grow beyond limit bytes, or the disk is full. */
+int spool_append(struct pt_spool *s, const struct pt_buf *rec, int64_t limit, struct spool_segment **ret_seg,
+		 int64_t *ret_offset, struct pt_err *err) PT_MUSTCHECK;
 /* Wait until everything appended so far is on disk; one thread syncs for all that wait.  Lets the lock go meanwhile.  Fails
  * when the fsync of a record after number since failed. */
 int spool_sync(struct pt_spool *s, uint64_t since, struct pt_err *err) PT_MUSTCHECK;

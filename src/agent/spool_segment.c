@@ -208,8 +208,8 @@ static int roll(struct pt_spool *s, struct pt_err *err)
 	return PT_OK;
 }
 
-int spool_append(struct pt_spool *s, const struct pt_buf *rec, struct spool_segment **ret_seg, int64_t *ret_offset,
-		 struct pt_err *err)
+int spool_append(struct pt_spool *s, const struct pt_buf *rec, int64_t limit, struct spool_segment **ret_seg,
+		 int64_t *ret_offset, struct pt_err *err)
 {
 	int64_t n = (int64_t)rec->len, done = 0;
 
@@ -223,6 +223,8 @@ int spool_append(struct pt_spool *s, const struct pt_buf *rec, struct spool_segm
 		if ((rc = roll(s, err)) < 0)
 			return rc;
 	}
+	if (s->seg_bytes + s->body_bytes + n > limit) /* here, not before: others appended while we waited */
+		return spool_no_room(s, err);
 	while (done < n) {
 		ssize_t w = pwrite(s->cur_fd, rec->p + done, (size_t)(n - done), s->cur->size + done);
 
@@ -306,7 +308,7 @@ static int move_oldest(struct pt_spool *s, struct pt_err *err)
 		if (rc == 0 && !spool_record_check(rec.p, rec.len))
 			rc = pt_fail(err, PT_E_CORRUPT, "a record of the spool has changed on disk");
 		if (rc == 0)
-			rc = spool_append(s, &rec, &seg, &offset, err);
+			rc = spool_append(s, &rec, INT64_MAX, &seg, &offset, err);
 		if (rc < 0)
 			return rc;
 		from->live--;

@@ -205,12 +205,14 @@ static void test_full(void)
 	}
 	ok(n > 20 && n < 55, "until after %d of them no free slot is offered any more", n);
 	fake_lease(gw, "op_more", 1, "bytes", "{\"n\": 300000}");
-	ok(fake_until(gw, started == n + 1), "what comes all the same");
+	ok(fake_until(gw, (gw->held_until = 0, fake_holds(gw, "op_more") && !strcmp(fake_holds(gw, "op_more")->state, "spooled"))),
+	   "what comes all the same ends, too");
 	fake_set(gw, &gw->put_status, 0);
 	fake_hang_up(gw); /* the link's return ends the publishers' pauses */
 	fake_listen(gw);
-	ok(fake_until(gw, fake_find(gw, "op_more", 1)), "gets an answer");
-	is_str(fake_find(gw, "op_more", 1)->code, "limit_exceeded", "that says why it has no result");
+	ok(fake_until(gw, fake_find(gw, "op_more", 1)), "and gets an answer");
+	ok(fake_until(gw, fake_find(gw, "op_more", 1) && !strcmp(fake_find(gw, "op_more", 1)->code, "limit_exceeded")),
+	   "that says why it has no result");
 	ok(fake_until(gw, gw->accepted == n + 1), "everything is delivered");
 	fake_poke(gw);
 	ok(fake_until(gw, gw->last.slots == MANY), "and then there are slots again");
