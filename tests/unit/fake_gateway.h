@@ -234,6 +234,7 @@ static inline void fake_put_end(struct pt_http_req *r, void *ctx)
 	struct pt_result_head h;
 	struct pt_err err;
 	pt_auto_buf b = PT_BUF_INIT(1 << 20);
+	bool foreign;
 	int status;
 
 	if (pt_shape_parse(&pt_result_head_shape, in->head.p, in->head.len, &h, &err) < 0) {
@@ -243,6 +244,7 @@ static inline void fake_put_end(struct pt_http_req *r, void *ctx)
 	}
 	pthread_mutex_lock(&f->lock);
 	status = !fake_auth(f, r) ? 401 : f->put_status ? f->put_status : 200;
+	foreign = f->foreign;
 	p = &f->puts[f->n_puts++ % FAKE_MAX];
 	snprintf(p->operation, sizeof(p->operation), "%s", pt_http_param(r, "id"));
 	p->attempt = atoll(pt_http_param(r, "n"));
@@ -250,7 +252,7 @@ static inline void fake_put_end(struct pt_http_req *r, void *ctx)
 	snprintf(p->code, sizeof(p->code), "%s", h.error.code ? h.error.code : "");
 	p->bytes = in->body;
 	p->whole = in->body == h.body_size;
-	if (status == 200 && !f->foreign) {
+	if (status == 200 && !foreign) {
 		f->accepted++;
 		pt_buf_fmt(&b, "{\"accepted\": true, \"leases\": [%s]}", f->put_leases.p);
 		pt_buf_clear(&f->put_leases);
@@ -258,10 +260,10 @@ static inline void fake_put_end(struct pt_http_req *r, void *ctx)
 	pthread_cond_broadcast(&f->changed);
 	pthread_mutex_unlock(&f->lock);
 	pt_shape_release(&pt_result_head_shape, &h);
-	if (status == 200 && !f->foreign)
+	if (status == 200 && !foreign)
 		pt_http_reply_json(r, 200, &b);
 	else
-		fake_error(r, status, f->foreign);
+		fake_error(r, status, foreign);
 }
 
 static inline void fake_put_abort(struct pt_http_req *r, void *ctx)
