@@ -15,7 +15,6 @@
 	X(INVALID,          "invalid_request",          400, 64, 0)            \
 	X(UNAUTHENTICATED,  "unauthenticated",          401, 77, 0)            \
 	X(DENIED,           "permission_denied",        403, 77, 0)            \
-	X(DISABLED,         "agent_disabled",           403, 77, 1)            \
 	X(BLOCKED,          "address_blocked",          403, 77, 0)            \
 	X(NOT_FOUND,        "not_found",                404, 66, 0)            \
 	X(METHOD,           "method_not_allowed",       405, 64, 0)            \

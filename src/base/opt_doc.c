@@ -3,7 +3,6 @@
 #include "base/clock.h"
 #include "config.h"
 #include <ctype.h>
-#include <stdio.h>
 #include <time.h>
 
 enum { WIDTH = 100, MAN_WIDTH = 78, LEFT_MAX = 36 };

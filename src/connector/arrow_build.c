@@ -21,11 +21,6 @@ const char *pt_logical_name(enum pt_logical t)
 	return logical[t].name;
 }
 
-const char *pt_logical_format(enum pt_logical t)
-{
-	return logical[t].format;
-}
-
 /* Metadata: int32 number of pairs, then for each key and value an int32 length and the bytes (native byte order, unaligned). */
 const char *pt_arrow_metadata(const char *m, const char *key, size_t *ret_n)
 {

@@ -44,7 +44,6 @@ enum pt_logical {
 #define PT_TS_NINF   INT64_MIN
 
 const char *pt_logical_name(enum pt_logical t);
-const char *pt_logical_format(enum pt_logical t);
 /* The type a schema's field has: by its metadata when they fit its format, else by the format.  PT_L_END = one we do not know. */
 enum pt_logical pt_logical_of(const struct ArrowSchema *field);
 /* Value of a key of Arrow metadata; NULL when it is not there.  *ret_n gets the length (not NUL-terminated). */

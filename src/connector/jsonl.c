@@ -2,7 +2,6 @@
  * row that is larger by itself makes it grow, for as long as that row is there. */
 #include "connector/json_value.h"
 #include "connector/rows.h"
-#include <stdio.h>
 
 enum { CHUNK = 256 * 1024 };
 
@@ -10,11 +9,8 @@ static void columns_release(struct pt_list *l)
 {
 	struct pt_column *c = l->items;
 
-	for (size_t i = 0; i < l->n; i++) {
-		free(c[i].name);
-		free(c[i].type);
-		free(c[i].native);
-	}
+	for (size_t i = 0; i < l->n; i++)
+		pt_shape_release(&pt_column_shape, &c[i]);
 	free(l->items);
 	*l = (struct pt_list) { 0 };
 }
@@ -66,9 +62,7 @@ static int read_columns(const struct ArrowSchema *schema, struct pt_list *l, str
 		c.native = native ? strndup(native, n) : NULL;
 		rc = !c.name || !c.type || (native && !c.native) ? pt_fail_oom(err) : pt_list_append(l, sizeof(c), &c, err);
 		if (rc < 0) {
-			free(c.name);
-			free(c.type);
-			free(c.native);
+			pt_shape_release(&pt_column_shape, &c);
 			return rc;
 		}
 	}

@@ -2,7 +2,6 @@
 #include "connector/sqlite_value.h"
 #include "connector/value_text.h"
 #include <math.h>
-#include <strings.h>
 
 enum { SEEN_INT = 1, SEEN_REAL = 2, SEEN_TEXT = 4, SEEN_BLOB = 8, SEEN_LARGE = 16 /* an integer that no double equals */ };
 static const int64_t exact = 1LL << 53;

@@ -99,11 +99,6 @@ void pt_ctl_show_yes(const json_t *v, struct pt_buf *out)
 		pt_buf_str(out, json_is_true(v) ? "yes" : "no");
 }
 
-void pt_ctl_show_count(const json_t *v, struct pt_buf *out)
-{
-	pt_buf_i64(out, (int64_t)json_array_size(v));
-}
-
 static void show(const struct pt_ctl_col *c, const json_t *row, struct pt_buf *out)
 {
 	const json_t *v = c->path[0] ? pt_ctl_get(row, c->path) : row;

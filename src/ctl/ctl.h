@@ -76,7 +76,6 @@ struct pt_ctl_col {
 void pt_ctl_show_text(const json_t *v, struct pt_buf *out); /* strings as they are, other values as JSON, absent and null as "" */
 void pt_ctl_show_time(const json_t *v, struct pt_buf *out); /* RFC 3339 to short local time */
 void pt_ctl_show_yes(const json_t *v, struct pt_buf *out);  /* yes, no */
-void pt_ctl_show_count(const json_t *v, struct pt_buf *out);   /* number of items */
 const json_t *pt_ctl_get(const json_t *doc, const char *path); /* member at a dotted path, NULL when absent */
 const char *pt_ctl_text(const json_t *doc, const char *path);  /* "" when absent or not a string */
 

@@ -1,7 +1,6 @@
 /* ctl login, whoami, and the table of all ctl commands. */
 #include "ctl/ctl.h"
 #include "os/file.h"
-#include <stdio.h>
 #include <termios.h>
 #include <fcntl.h>
 

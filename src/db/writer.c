@@ -21,21 +21,22 @@ struct pt_writer {
 	pthread_t thread;
 	atomic_size_t backlog;
 	int64_t next_tick_ms; /* the thread's */
+	bool group_due;       /* the thread's: a tick wrote something, before_commit shall see it */
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	struct job_list queue;
-	bool waiting, kicked, stopping;
+	bool waiting, stopping;
 	struct pt_writer_stats stats;
 };
 
 /* Sleep until there is something to do.  Takes the whole queue; returns whether a group shall run; *ret_end = all is done (a
- * kick does not keep a stopped writer alive). */
+ * group that is due does not keep a stopped writer alive). */
 static bool await_work(struct pt_writer *w, struct pt_write_job **ret_jobs, bool *ret_end)
 {
-	bool kicked;
+	bool due = w->group_due;
 
 	pthread_mutex_lock(&w->lock);
-	while (!w->queue.first && !w->kicked && !w->stopping) {
+	while (!w->queue.first && !due && !w->stopping) {
 		int64_t wait_ms = w->next_tick_ms - pt_mono_ms();
 		struct timespec until;
 
@@ -55,11 +56,10 @@ static bool await_work(struct pt_writer *w, struct pt_write_job **ret_jobs, bool
 	}
 	*ret_jobs = w->queue.first;
 	w->queue = (struct job_list) { .last = &w->queue.first };
-	kicked = w->kicked;
-	w->kicked = false;
+	w->group_due = false;
 	*ret_end = w->stopping && !*ret_jobs;
 	pthread_mutex_unlock(&w->lock);
-	return *ret_jobs || (kicked && !*ret_end);
+	return *ret_jobs || (due && !*ret_end);
 }
 
 /* A group's transaction.  broken < 0: an undo failed, so nothing of the group can be kept; err says why. */
@@ -179,7 +179,7 @@ static void run_tick(struct pt_writer *w)
 	if (w->hooks.after_commit)
 		w->hooks.after_commit(w->hooks.arg, rc >= 0);
 	if (rc >= 0 && dirty)
-		pt_writer_kick(w);
+		w->group_due = true;
 	w->next_tick_ms = pt_mono_ms() + w->hooks.tick_ms;
 }
 
@@ -252,14 +252,6 @@ void pt_writer_submit(struct pt_writer *w, struct pt_write_job *job)
 		w->waiting = false;
 		pthread_cond_signal(&w->wake);
 	}
-	pthread_mutex_unlock(&w->lock);
-}
-
-void pt_writer_kick(struct pt_writer *w)
-{
-	pthread_mutex_lock(&w->lock);
-	w->kicked = true;
-	pthread_cond_signal(&w->wake);
 	pthread_mutex_unlock(&w->lock);
 }
 

@@ -38,8 +38,7 @@ struct pt_writer_stats {
 int pt_writer_start(struct pt_writer **ret, struct pt_db *db, const struct pt_writer_hooks *hooks,
 		    struct pt_err *err) PT_MUSTCHECK;
 void pt_writer_submit(struct pt_writer *w, struct pt_write_job *job); /* any thread; never fails, never blocks for long */
-void pt_writer_kick(struct pt_writer *w);      /* any thread: run before_commit/after_commit soon even without a job */
-size_t pt_writer_backlog(struct pt_writer *w); /* jobs submitted and not yet done */
+size_t pt_writer_backlog(struct pt_writer *w);                        /* jobs submitted and not yet done */
 void pt_writer_stats(struct pt_writer *w, struct pt_writer_stats *ret);
 /* Runs what was submitted (no submit may come later), then ends and frees w.  NULL is fine. */
 void pt_writer_stop(struct pt_writer *w);

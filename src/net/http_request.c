@@ -6,8 +6,6 @@
  * close with unread bytes would reset the connection and take the response away from the client. */
 #include "net/http_server_priv.h"
 #include "base/clock.h"
-#include <stdio.h>
-#include <strings.h>
 
 /* --- the parts of the URL --- */
 

@@ -8,7 +8,6 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
-#include <stdio.h>
 
 enum { CA_MAX = 1 << 20 };
 

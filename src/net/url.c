@@ -1,7 +1,5 @@
 #include "net/url.h"
 #include <arpa/inet.h>
-#include <stdio.h>
-#include <strings.h>
 
 static const struct {
 	const char *scheme;

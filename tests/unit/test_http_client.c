@@ -1,6 +1,7 @@
 /* The HTTP client against our own server and raw sockets that misbehave. */
 #include "http_client_test.h"
 #include "net/url.h"
+#include "os/file.h"
 #include <pthread.h>
 
 static unsigned other_port;
@@ -331,7 +332,8 @@ static void test_failures(void)
 	ok(pt_mono_ms() - from < 1000, "in time");
 	call.timeout_ms = 0;
 	call.cancel = &cancel;
-	ok(pt_cancel_init(&cancel, &err) == 0 && pthread_create(&t, NULL, fire_soon, &cancel) == 0, "a cancel on its way");
+	is_int(pt_cancel_init(&cancel, &err), 0, "a cancel");
+	is_int(pthread_create(&t, NULL, fire_soon, &cancel), 0, "on its way");
 	from = pt_mono_ms();
 	is_int(pt_http_do(c, &call, &err), PT_E_CANCELLED, "cancelled: %s", err.msg);
 	ok(pt_mono_ms() - from < 400, "at once (%lld ms)", (long long)(pt_mono_ms() - from));
@@ -367,12 +369,10 @@ static void test_failures(void)
 static void test_tls(void)
 {
 	pt_auto_buf b = PT_BUF_INIT(10000), pem = PT_BUF_INIT(10000), b64 = PT_BUF_INIT(20000);
-	char ca[200], raw[9000];
+	char ca[200];
 	struct pt_err err = { 0 };
 	struct pt_http_client *c = client(&(struct pt_http_client_conf) { 0 });
 	struct pt_http_call call = { .method = "GET", .url = url("https://localhost:%u/echo", tls_port), .out = &b };
-	FILE *f;
-	size_t n;
 
 	is_int(pt_http_do(c, &call, &err), PT_E_TLS, "unknown issuer: %s", err.msg);
 	ok(strstr(err.msg, "CN=localhost") && strstr(err.msg, "CN=Test Inspecting CA"), "subject and issuer are named");
@@ -396,10 +396,8 @@ static void test_tls(void)
 	is_int(pt_http_do(c, &call, &err), PT_E_TLS, "another name: %s", err.msg);
 	ok(strstr(err.hint, "another name"), "the hint says so");
 	pt_http_client_free(c);
-	f = fopen(ca, "re");
-	n = f ? fread(raw, 1, sizeof(raw), f) : 0;
-	fclose(f);
-	pt_buf_base64(&b64, raw, n);
+	is_int(pt_file_read(ca, &pem, &err), 0, "the CA's file");
+	pt_buf_base64(&b64, pem.p, pem.len);
 	c = client(&(struct pt_http_client_conf) { .ca = b64.p });
 	call.url = url("https://localhost:%u/echo", tls_port);
 	is_int(pt_http_do(c, &call, &err), 0, "trusted by the CA's base64");

@@ -344,7 +344,6 @@ static void test_hooks(void)
 	const struct pt_writer_hooks hooks = {
 		.arg = &h, .before_commit = before_commit, .after_commit = after_commit, .tick = tick, .tick_ms = 5
 	};
-	struct pt_writer_stats s;
 	int64_t end = pt_mono_ms() + 10000;
 
 	start(&hooks);
@@ -355,15 +354,6 @@ static void test_hooks(void)
 	   "ticks come; a failed one is rolled back");
 	ok(h.after_failed == 1 && h.before >= 2 && h.after_ok >= 5,
 	   "a tick that wrote is followed by a group: before %d, after %d", h.before, h.after_ok);
-
-	memset(&h, 0, sizeof(h));
-	start(&(const struct pt_writer_hooks) { .arg = &h, .before_commit = before_commit, .after_commit = after_commit });
-	pt_writer_kick(w);
-	while (atomic_load(&h.after_ok) < 1 && pt_mono_ms() < end)
-		sched_yield();
-	pt_writer_stats(w, &s);
-	ok(h.before == 1 && h.after_ok == 1 && s.groups == 1 && s.jobs == 0, "a kick runs a group without jobs");
-	pt_writer_stop(w);
 }
 
 static void test_stop(void)
