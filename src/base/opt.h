@@ -71,9 +71,10 @@ void pt_opt_man(const struct pt_command *cmd, const char *path, struct pt_buf *o
 /* Completion script for shell "bash" or "zsh" of the whole command tree: subcommands, flags, values of enums.  Any other shell
  * writes nothing. */
 void pt_opt_complete(const struct pt_command *root, const char *shell, struct pt_buf *out);
-/* Append value with a password in a URL or a "password=" part replaced by "****". */
+/* Append value with a password in a URL or a "password=" part replaced by "****"; rather hides too much than too little. */
 void pt_opt_masked(const char *value, struct pt_buf *out);
-/* The closest of n names to s, or NULL when none is near (Damerau-Levenshtein distance of at most a third of the length, any case). */
+/* The closest of n names to s, or NULL when none is near (Damerau-Levenshtein distance of at most a third of the length, any
+ * case). */
 const char *pt_closest(const char *s, const char *const *names, size_t n);
 /* The environment name of a setting, "" when it has none. */
 void pt_opt_env_name(const struct pt_opt *o, char out[static 64]);

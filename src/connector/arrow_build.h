@@ -2,8 +2,8 @@
  *
  * A row is one append to every column, in any order, and pt_builder_end_row().  Appends cannot fail one by one: the first failure
  * (memory, a column over 2 GiB) sticks and comes out of pt_builder_end_row() or pt_builder_finish().  A finished batch belongs to
- * the consumer; when it is released its buffers go back to the builder (from any thread), so that a steady stream does not allocate.
- * The builder itself is used by one thread at a time and may be released while batches live. */
+ * the consumer; when it is released its buffers go back to the builder (from any thread), so that a steady stream does not
+ * allocate.  The builder itself is used by one thread at a time and may be released while batches live. */
 #ifndef PT_CONNECTOR_ARROW_BUILD_H
 #define PT_CONNECTOR_ARROW_BUILD_H
 #include "connector/arrow.h"
@@ -31,12 +31,14 @@
 	X(JSON, "json", "u", -1)                    \
 	X(ARRAY, "array", "u", -1)                  \
 	X(ANY, "any", "u", -1)
+/* clang-format off */
 enum pt_logical {
 #define X(n, name, format, width) PT_L_##n,
 	PT_LOGICAL_MAP(X)
 #undef X
-		PT_L_END
+	PT_L_END
 };
+/* clang-format on */
 /* Infinite dates and timestamps are the ends of the integer range. */
 #define PT_DATE_INF  INT32_MAX
 #define PT_DATE_NINF INT32_MIN

@@ -10,7 +10,7 @@ struct conf {
 };
 
 static const char *const roles[] = { "viewer", "operator", "owner", NULL };
-static const struct pt_opt list_opts[] = { PT_CTL_OPTS(struct conf) };
+static const struct pt_opt list_opts[] = { PT_CTL_OPTS(struct pt_ctl_plain) };
 static const struct pt_opt id_opts[] = {
 	PT_O(struct conf, name, "id", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV, .value = "ID",
 	     .help = "its id (see list)"),
@@ -35,22 +35,8 @@ static const struct pt_opt token_create_opts[] = {
 	PT_CTL_OPTS(struct conf),
 };
 
-static int list(const struct pt_command *cmd, int argc, char **argv, const char *path, const struct pt_ctl_col *cols, size_t n,
-		const char *empty, struct pt_err *err)
-{
-	struct conf s = { 0 };
-	pt_auto(pt_ctl_api_freep) struct pt_ctl_api *api = NULL;
-	pt_auto_answer a = PT_CTL_ANSWER_INIT;
-	int rc = pt_ctl_begin(cmd, argc, argv, &s, &api, err);
-
-	if (rc)
-		return rc < 0 ? rc : PT_OK;
-	rc = pt_ctl_get_path(api, &a, err, "%s", path);
-	return rc < 0 ? rc : pt_ctl_list(&s.c, &a, cols, n, empty, err);
-}
-
-static int delete (const struct pt_command *cmd, int argc, char **argv, const char *collection, const char *done,
-		   struct pt_err *err)
+static int delete_one(const struct pt_command *cmd, int argc, char **argv, const char *collection, const char *done,
+		      struct pt_err *err)
 {
 	struct conf s = { 0 };
 	pt_auto(pt_ctl_api_freep) struct pt_ctl_api *api = NULL;
@@ -73,7 +59,7 @@ static int users_list(const struct pt_command *cmd, int argc, char **argv, struc
 		{ "CREATED", "created_at", pt_ctl_show_time },
 	};
 
-	return list(cmd, argc, argv, "/api/v1/users", cols, PT_COUNT(cols), "no users", err);
+	return pt_ctl_run_list(cmd, argc, argv, "/api/v1/users", cols, PT_COUNT(cols), "no users", err);
 }
 
 static int users_create(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
@@ -87,8 +73,7 @@ static int users_create(const struct pt_command *cmd, int argc, char **argv, str
 	if (rc)
 		return rc < 0 ? rc : PT_OK;
 	body = json_pack("{s:s, s:s}", "name", s.name, "role", s.role);
-	rc = pt_ctl_call(api, &(struct pt_ctl_call) { .method = "POST", .path = "/api/v1/users", .body = body }, &a, err);
-	json_decref(body);
+	rc = pt_ctl_post(api, "/api/v1/users", body, NULL, &a, err);
 	if (rc < 0)
 		return rc;
 	if (pt_ctl_json(&s.c))
@@ -100,7 +85,7 @@ static int users_create(const struct pt_command *cmd, int argc, char **argv, str
 
 static int users_delete(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
 {
-	return delete (cmd, argc, argv, "users", "deleted user and revoked the tokens of", err);
+	return delete_one(cmd, argc, argv, "users", "deleted user and revoked the tokens of", err);
 }
 
 const struct pt_command pt_ctl_users[] = {
@@ -122,7 +107,7 @@ static int tokens_list(const struct pt_command *cmd, int argc, char **argv, stru
 		{ "EXPIRES", "expires_at", pt_ctl_show_time },
 	};
 
-	return list(cmd, argc, argv, "/api/v1/tokens", cols, PT_COUNT(cols), "no tokens", err);
+	return pt_ctl_run_list(cmd, argc, argv, "/api/v1/tokens", cols, PT_COUNT(cols), "no tokens", err);
 }
 
 static int tokens_create(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
@@ -144,8 +129,7 @@ static int tokens_create(const struct pt_command *cmd, int argc, char **argv, st
 	body = json_pack("{s:s, s:s}", "user", s.user ? s.user : pt_ctl_text(me.doc, "user"), "name", s.name);
 	if (s.expires_ms)
 		(void)json_object_set_new(body, "expires_in_s", json_integer(s.expires_ms / 1000));
-	rc = pt_ctl_call(api, &(struct pt_ctl_call) { .method = "POST", .path = "/api/v1/tokens", .body = body }, &a, err);
-	json_decref(body);
+	rc = pt_ctl_post(api, "/api/v1/tokens", body, NULL, &a, err);
 	if (rc < 0)
 		return rc;
 	pt_buf_fmt(&secret, "%s\n", pt_ctl_text(a.doc, "token"));
@@ -156,7 +140,7 @@ static int tokens_create(const struct pt_command *cmd, int argc, char **argv, st
 
 static int tokens_revoke(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
 {
-	return delete (cmd, argc, argv, "tokens", "revoked token", err);
+	return delete_one(cmd, argc, argv, "tokens", "revoked token", err);
 }
 
 const struct pt_command pt_ctl_tokens[] = {

@@ -15,7 +15,7 @@ static const char *const kinds[] = { "generic", NULL };
 	PT_O(struct conf, name, "agent", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV, \
 	     .value = "AGENT", .help = "its name or id")
 
-static const struct pt_opt list_opts[] = { PT_CTL_OPTS(struct conf) };
+static const struct pt_opt list_opts[] = { PT_CTL_OPTS(struct pt_ctl_plain) };
 static const struct pt_opt agent_opts[] = { AGENT_OPT, PT_CTL_OPTS(struct conf) };
 static const struct pt_opt create_opts[] = {
 	PT_O(struct conf, name, "name", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV, .value = "NAME",
@@ -51,17 +51,8 @@ static const struct pt_ctl_col agent_cols[] = {
 
 static int agents_list(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
 {
-	struct conf s = { 0 };
-	pt_auto(pt_ctl_api_freep) struct pt_ctl_api *api = NULL;
-	pt_auto_answer a = PT_CTL_ANSWER_INIT;
-	int rc = pt_ctl_begin(cmd, argc, argv, &s, &api, err);
-
-	if (rc)
-		return rc < 0 ? rc : PT_OK;
-	rc = pt_ctl_get_path(api, &a, err, "/api/v1/agents");
-	return rc < 0 ? rc
-		      : pt_ctl_list(&s.c, &a, agent_cols, PT_COUNT(agent_cols), "no agents yet: postern ctl agents create NAME",
-				    err);
+	return pt_ctl_run_list(cmd, argc, argv, "/api/v1/agents", agent_cols, PT_COUNT(agent_cols),
+			       "no agents yet: postern ctl agents create NAME", err);
 }
 
 static int agents_create(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
@@ -75,8 +66,7 @@ static int agents_create(const struct pt_command *cmd, int argc, char **argv, st
 	if (rc)
 		return rc < 0 ? rc : PT_OK;
 	body = json_pack("{s:s, s:s}", "name", s.name, "kind", s.kind);
-	rc = pt_ctl_call(api, &(struct pt_ctl_call) { .method = "POST", .path = "/api/v1/agents", .body = body }, &a, err);
-	json_decref(body);
+	rc = pt_ctl_post(api, "/api/v1/agents", body, NULL, &a, err);
 	if (rc < 0)
 		return rc;
 	if (pt_ctl_json(&s.c))
@@ -212,11 +202,7 @@ static int keys_create(const struct pt_command *cmd, int argc, char **argv, stru
 	body = json_pack("{s:s}", "name", s.name);
 	if (s.expires_ms)
 		(void)json_object_set_new(body, "expires_in_s", json_integer(s.expires_ms / 1000));
-	rc = pt_ctl_call(
-		api,
-		&(struct pt_ctl_call) { .method = "POST", .path = pt_ctl_path(&path, "agents", s.agent, "/keys"), .body = body },
-		&a, err);
-	json_decref(body);
+	rc = pt_ctl_post(api, pt_ctl_path(&path, "agents", s.agent, "/keys"), body, NULL, &a, err);
 	if (rc < 0)
 		return rc;
 	id = pt_ctl_text(a.doc, "key_id");

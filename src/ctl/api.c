@@ -356,6 +356,19 @@ int pt_ctl_get_path(struct pt_ctl_api *api, struct pt_ctl_answer *ret, struct pt
 	return pt_ctl_call(api, &(struct pt_ctl_call) { .method = "GET", .path = path.p }, ret, err);
 }
 
+int pt_ctl_post(struct pt_ctl_api *api, const char *path, json_t *body, const char *key, struct pt_ctl_answer *ret,
+		struct pt_err *err)
+{
+	int rc;
+
+	if (!body) /* jansson takes nothing else into a string */
+		return pt_fail(err, PT_E_INVALID, "an argument is not valid UTF-8");
+	rc = pt_ctl_call(api, &(struct pt_ctl_call) { .method = "POST", .path = path, .body = body, .idempotency_key = key }, ret,
+			 err);
+	json_decref(body);
+	return rc;
+}
+
 /* --- a body of any size --- */
 
 struct stream {

@@ -32,7 +32,8 @@ void pt_ctl_answer_release(struct pt_ctl_answer *a);
 
 /* One call.  path begins with "/api/v1" or is complete as given.  body NULL = none.  A GET, or a call with an idempotency key, is
  * repeated with backoff when the connection is lost or the gateway says that it is not available, for about patience_ms (of
- * the api, 10 s at first); when nothing has answered yet it is not: a wrong URL should show at once.  An answer of 400 and above is an error. */
+ * the api, 10 s at first); when nothing has answered yet it is not: a wrong URL should show at once.  An answer of 400 and above is
+ * an error. */
 struct pt_ctl_call {
 	const char *method, *path;
 	const json_t *body;
@@ -43,6 +44,9 @@ int pt_ctl_call(struct pt_ctl_api *api, const struct pt_ctl_call *call, struct p
 		struct pt_err *err) PT_MUSTCHECK;
 int pt_ctl_get_path(struct pt_ctl_api *api, struct pt_ctl_answer *ret, struct pt_err *err, const char *fmt, ...)
 	PT_PRINTF(4, 5) PT_MUSTCHECK;
+/* POST body, whose reference is taken; key: the call's idempotency key, NULL = none. */
+int pt_ctl_post(struct pt_ctl_api *api, const char *path, json_t *body, const char *key, struct pt_ctl_answer *ret,
+		struct pt_err *err) PT_MUSTCHECK;
 /* Repeat for this long from now on: for commands that wait anyway. */
 void pt_ctl_api_patience(struct pt_ctl_api *api, int64_t ms);
 

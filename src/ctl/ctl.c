@@ -173,6 +173,20 @@ void pt_ctl_fields(const json_t *doc, const struct pt_ctl_col *cols, size_t n, s
 	}
 }
 
+int pt_ctl_run_list(const struct pt_command *cmd, int argc, char **argv, const char *path, const struct pt_ctl_col *cols,
+		    size_t n, const char *empty, struct pt_err *err)
+{
+	struct pt_ctl_plain s = { 0 };
+	pt_auto(pt_ctl_api_freep) struct pt_ctl_api *api = NULL;
+	pt_auto_answer a = PT_CTL_ANSWER_INIT;
+	int rc = pt_ctl_begin(cmd, argc, argv, &s, &api, err);
+
+	if (rc)
+		return rc < 0 ? rc : PT_OK;
+	rc = pt_ctl_get_path(api, &a, err, "%s", path);
+	return rc < 0 ? rc : pt_ctl_list(&s.c, &a, cols, n, empty, err);
+}
+
 int pt_ctl_act(const struct pt_ctl_conf *c, struct pt_ctl_api *api, const char *method, const char *path, struct pt_err *err,
 	       const char *done_fmt, ...)
 {

@@ -46,10 +46,9 @@ extern const char *const pt_ctl_outputs[];
 		.name = (nm), .run = (fn), .opts = (opt_rows), .n_opts = PT_COUNT(opt_rows), .summary = (sum), ##__VA_ARGS__ \
 	}
 
-/* Settings of commands that have none of their own but at most one name or id. */
-struct pt_ctl_one {
+/* Settings of commands that have none of their own. */
+struct pt_ctl_plain {
 	struct pt_ctl_conf c;
-	const char *name;
 };
 /* Read the settings and open the API.  0; 1 = help was asked and given; < 0. */
 int pt_ctl_begin(const struct pt_command *cmd, int argc, char **argv, void *conf, struct pt_ctl_api **ret,
@@ -82,6 +81,9 @@ const char *pt_ctl_text(const json_t *doc, const char *path);  /* "" when absent
 /* Show {"items": […]} by columns, or as JSON; says so when it is empty (on standard error). */
 int pt_ctl_list(const struct pt_ctl_conf *c, const struct pt_ctl_answer *a, const struct pt_ctl_col *cols, size_t n,
 		const char *empty, struct pt_err *err) PT_MUSTCHECK;
+/* A whole command without settings of its own: pt_ctl_list() of what GET path answers. */
+int pt_ctl_run_list(const struct pt_command *cmd, int argc, char **argv, const char *path, const struct pt_ctl_col *cols,
+		    size_t n, const char *empty, struct pt_err *err) PT_MUSTCHECK;
 /* Append one object as "title  value" lines; rows whose value is empty are left out. */
 void pt_ctl_fields(const json_t *doc, const struct pt_ctl_col *cols, size_t n, struct pt_buf *out);
 /* Append a JSON array as a table; false when it is absent or empty. */

@@ -11,7 +11,7 @@ struct conf {
 };
 
 static const char *const credential_types[] = { "FILE", "ENV_VAR", NULL };
-static const struct pt_opt list_opts[] = { PT_CTL_OPTS(struct conf) };
+static const struct pt_opt list_opts[] = { PT_CTL_OPTS(struct pt_ctl_plain) };
 #define NAME_OPT                                                                                                         \
 	PT_O(struct conf, name, "integration", PT_OPT_STR, .flags = PT_OPT_POSITIONAL | PT_OPT_REQUIRED | PT_OPT_NO_ENV, \
 	     .value = "NAME", .help = "its name or id")
@@ -82,8 +82,7 @@ static int add(const struct pt_command *cmd, int argc, char **argv, struct pt_er
 	body = json_pack("{s:s, s:s, s:s, s:{s:s, s:s}}", "name", s.name, "connection_type", s.connection_type, "agent", s.agent,
 			 "credential", "type", s.credential_type, file ? "file_path" : "env_var_name",
 			 file ? s.file_path : s.env_var_name);
-	rc = pt_ctl_call(api, &(struct pt_ctl_call) { .method = "POST", .path = "/api/v1/integrations", .body = body }, &a, err);
-	json_decref(body);
+	rc = pt_ctl_post(api, "/api/v1/integrations", body, NULL, &a, err);
 	if (rc < 0)
 		return rc;
 	if (pt_ctl_json(&s.c))
@@ -108,17 +107,9 @@ static int list(const struct pt_command *cmd, int argc, char **argv, struct pt_e
 		{ "ID", "id" },
 		{ "CREATED", "created_at", pt_ctl_show_time },
 	};
-	struct conf s = { 0 };
-	pt_auto(pt_ctl_api_freep) struct pt_ctl_api *api = NULL;
-	pt_auto_answer a = PT_CTL_ANSWER_INIT;
-	int rc = pt_ctl_begin(cmd, argc, argv, &s, &api, err);
 
-	if (rc)
-		return rc < 0 ? rc : PT_OK;
-	rc = pt_ctl_get_path(api, &a, err, "/api/v1/integrations");
-	return rc < 0 ? rc
-		      : pt_ctl_list(&s.c, &a, cols, PT_COUNT(cols),
-				    "no integrations yet: postern ctl integrations add-self-hosted-credentials-v2 --help", err);
+	return pt_ctl_run_list(cmd, argc, argv, "/api/v1/integrations", cols, PT_COUNT(cols),
+			       "no integrations yet: postern ctl integrations add-self-hosted-credentials-v2 --help", err);
 }
 
 static int get(struct pt_ctl_api *api, const char *name, struct pt_ctl_answer *ret, struct pt_err *err)
@@ -157,7 +148,7 @@ static int show(const struct pt_command *cmd, int argc, char **argv, struct pt_e
 	return pt_ctl_out(&out, err);
 }
 
-static int delete (const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
+static int delete_one(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
 {
 	struct conf s = { 0 };
 	pt_auto(pt_ctl_api_freep) struct pt_ctl_api *api = NULL;
@@ -192,11 +183,7 @@ static int test(const struct pt_command *cmd, int argc, char **argv, struct pt_e
 			 pt_ctl_text(in.doc, "id"), "input", "sql", "SELECT 1", "limits", "timeout_ms", (json_int_t)s.timeout_ms,
 			 "max_rows", (json_int_t)1, "deadline_s", (json_int_t)((s.timeout_ms + 999) / 1000), "max_attempts", 1,
 			 "priority", 9);
-	rc = pt_ctl_call(
-		api,
-		&(struct pt_ctl_call) { .method = "POST", .path = "/api/v1/operations", .body = body, .idempotency_key = key },
-		&op, err);
-	json_decref(body);
+	rc = pt_ctl_post(api, "/api/v1/operations", body, key, &op, err);
 	if (rc < 0)
 		return rc;
 	id = strdup(pt_ctl_text(op.doc, "id"));
@@ -230,6 +217,6 @@ const struct pt_command pt_ctl_integrations[] = {
 	PT_CTL_COMMAND("ctl integrations test", test, test_opts, "ask the data source a question through its agent",
 		       .text = "Prints ok and exits 0, or says what is wrong: no agent, no credentials, no network, a refused "
 			       "password."),
-	PT_CTL_COMMAND("ctl integrations delete", delete, one_opts, "delete an integration"),
+	PT_CTL_COMMAND("ctl integrations delete", delete_one, one_opts, "delete an integration"),
 	{ 0 },
 };

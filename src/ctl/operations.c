@@ -226,11 +226,7 @@ static int cancel(const struct pt_command *cmd, int argc, char **argv, struct pt
 	if (rc)
 		return rc < 0 ? rc : PT_OK;
 	body = s.reason ? json_pack("{s:s}", "reason", s.reason) : json_object();
-	rc = pt_ctl_call(api,
-			 &(struct pt_ctl_call) {
-				 .method = "POST", .path = pt_ctl_path(&path, "operations", s.id, "/cancel"), .body = body },
-			 &a, err);
-	json_decref(body);
+	rc = pt_ctl_post(api, pt_ctl_path(&path, "operations", s.id, "/cancel"), body, NULL, &a, err);
 	if (rc < 0)
 		return rc;
 	if (pt_ctl_json(&s.c))
@@ -298,13 +294,11 @@ static int submit(struct pt_ctl_api *api, const struct pt_ctl_run *s, struct pt_
 		key = own_key;
 	}
 	rc = pt_ctl_run_body(s, key, body, err);
-	if (rc >= 0)
-		rc = pt_ctl_call(api,
-				 &(struct pt_ctl_call) {
-					 .method = "POST", .path = "/api/v1/operations", .body = body, .idempotency_key = key },
-				 ret, err);
-	json_decref(body);
-	return rc;
+	if (rc < 0) {
+		json_decref(body);
+		return rc;
+	}
+	return pt_ctl_post(api, "/api/v1/operations", body, key, ret, err);
 }
 
 static int wait_and_print(struct pt_ctl_api *api, const struct pt_ctl_run *s, const char *id, struct pt_err *err)

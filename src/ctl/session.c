@@ -75,7 +75,7 @@ static int save_login(const struct pt_ctl_target *t, const char *token, struct p
 
 static int run_login(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
 {
-	struct pt_ctl_one s = { 0 };
+	struct pt_ctl_plain s = { 0 };
 	pt_auto_buf token = PT_BUF_INIT(TOKEN_MAX), path = PT_BUF_INIT(8192);
 	pt_auto(pt_ctl_api_freep) struct pt_ctl_api *api = NULL;
 	pt_auto_answer a = PT_CTL_ANSWER_INIT;
@@ -113,7 +113,7 @@ static int run_login(const struct pt_command *cmd, int argc, char **argv, struct
 			  pt_ctl_text(a.doc, "name"), pt_ctl_text(a.doc, "role"), pt_ctl_text(a.doc, "account_name"), path.p);
 }
 
-static const struct pt_opt common_opts[] = { PT_CTL_OPTS(struct pt_ctl_one) };
+static const struct pt_opt common_opts[] = { PT_CTL_OPTS(struct pt_ctl_plain) };
 
 /* --- whoami --- */
 
@@ -123,7 +123,7 @@ static int run_whoami(const struct pt_command *cmd, int argc, char **argv, struc
 		{ "user", "name" },          { "user id", "user" }, { "role", "role" }, { "account", "account_name" },
 		{ "account id", "account" },
 	};
-	struct pt_ctl_one s = { 0 };
+	struct pt_ctl_plain s = { 0 };
 	pt_auto(pt_ctl_api_freep) struct pt_ctl_api *api = NULL;
 	pt_auto_answer a = PT_CTL_ANSWER_INIT;
 	pt_auto_buf out = PT_BUF_INIT(65536);

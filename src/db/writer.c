@@ -6,9 +6,8 @@
 #include "db/writer.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include <pthread.h>
+#include "os/cond.h"
 #include <stdatomic.h>
-#include <time.h>
 
 enum { MAX_GROUP = 512 };
 
@@ -38,20 +37,14 @@ static bool await_work(struct pt_writer *w, struct pt_write_job **ret_jobs, bool
 	pthread_mutex_lock(&w->lock);
 	while (!w->queue.first && !due && !w->stopping) {
 		int64_t wait_ms = w->next_tick_ms - pt_mono_ms();
-		struct timespec until;
 
 		if (w->hooks.tick && wait_ms <= 0)
 			break;
 		w->waiting = true;
-		if (w->hooks.tick) {
-			(void)clock_gettime(CLOCK_MONOTONIC, &until); /* cannot fail */
-			until.tv_nsec += wait_ms % 1000 * 1000000;
-			until.tv_sec += wait_ms / 1000 + until.tv_nsec / 1000000000;
-			until.tv_nsec %= 1000000000;
-			(void)pthread_cond_timedwait(&w->wake, &w->lock, &until); /* the loop looks why it returned */
-		} else {
+		if (w->hooks.tick)
+			(void)pt_cond_wait_ms(&w->wake, &w->lock, wait_ms); /* the loop looks why it returned */
+		else
 			pthread_cond_wait(&w->wake, &w->lock);
-		}
 		w->waiting = false;
 	}
 	*ret_jobs = w->queue.first;
@@ -214,7 +207,6 @@ static void *writer_main(void *arg)
 int pt_writer_start(struct pt_writer **ret, struct pt_db *db, const struct pt_writer_hooks *hooks, struct pt_err *err)
 {
 	struct pt_writer *w = calloc(1, sizeof(*w));
-	pthread_condattr_t attr;
 	int e;
 
 	if (!w)
@@ -225,10 +217,7 @@ int pt_writer_start(struct pt_writer **ret, struct pt_db *db, const struct pt_wr
 	w->next_tick_ms = pt_mono_ms() + w->hooks.tick_ms;
 	w->queue.last = &w->queue.first;
 	pthread_mutex_init(&w->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&w->wake, &attr);
-	pthread_condattr_destroy(&attr);
+	pt_cond_init(&w->wake);
 	e = pthread_create(&w->thread, NULL, writer_main, w);
 	if (e) {
 		pthread_mutex_destroy(&w->lock);

@@ -1,5 +1,4 @@
-/* Executors: how an operation is executed.  Today: thread (in the agent).  process and job follow the same contract.
- * Thread-safe, but for stop. */
+/* Executors: how an operation is executed; here on a thread of the agent.  Thread-safe, but for stop. */
 #ifndef PT_EXEC_EXECUTOR_H
 #define PT_EXEC_EXECUTOR_H
 #include "os/cancel.h"

@@ -2,9 +2,8 @@
  * Everything in the pool is guarded by its lock. */
 #include "exec/executor.h"
 #include "base/clock.h"
-#include <pthread.h>
+#include "os/cond.h"
 #include <signal.h>
-#include <time.h>
 
 enum { STACK_BYTES = 256 * 1024, IDLE_MS = 60000 };
 
@@ -28,11 +27,6 @@ struct pool {
 	struct work queue[];
 };
 
-static struct timespec at_mono(int64_t ms)
-{
-	return (struct timespec) { .tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000 };
-}
-
 static int64_t in_ms(int64_t ms)
 {
 	int64_t end;
@@ -43,17 +37,17 @@ static int64_t in_ms(int64_t ms)
 /* Wait for work; false when the thread shall end. */
 static bool wait_for_work(struct pool *p)
 {
-	struct timespec until = at_mono(in_ms(p->idle_ms));
+	int64_t end = in_ms(p->idle_ms);
 
 	while (!p->queued) {
-		int rc;
+		bool in_time;
 
 		if (p->stopping)
 			return false;
 		p->waiting++;
-		rc = pthread_cond_timedwait(&p->wake, &p->lock, &until);
+		in_time = pt_cond_wait_ms(&p->wake, &p->lock, end - pt_mono_ms());
 		p->waiting--;
-		if (rc == ETIMEDOUT && !p->queued)
+		if (!in_time && !p->queued)
 			return false;
 	}
 	return true;
@@ -146,13 +140,13 @@ static void pool_free(struct pool *p)
 static unsigned thread_stop(struct pt_executor *e, int64_t most_ms)
 {
 	struct pool *p = pt_container_of(e, struct pool, e);
-	struct timespec until = at_mono(in_ms(most_ms));
+	int64_t end = in_ms(most_ms);
 	unsigned left;
 
 	pthread_mutex_lock(&p->lock);
 	p->stopping = true;
 	pthread_cond_broadcast(&p->wake);
-	while (p->taken && pthread_cond_timedwait(&p->ended, &p->lock, &until) != ETIMEDOUT)
+	while (p->taken && pt_cond_wait_ms(&p->ended, &p->lock, end - pt_mono_ms()))
 		;
 	left = p->taken;
 	while (!left && p->threads) /* they have nothing left to do but end */
@@ -170,7 +164,6 @@ static const struct pt_executor_ops thread_ops = {
 int pt_executor_thread_idle(struct pt_executor **ret, unsigned slots, int64_t idle_ms, struct pt_err *err)
 {
 	struct pool *p;
-	pthread_condattr_t mono;
 
 	if (!slots)
 		return pt_fail(err, PT_E_INVALID, "an executor needs at least one slot");
@@ -180,12 +173,9 @@ int pt_executor_thread_idle(struct pt_executor **ret, unsigned slots, int64_t id
 	p->e.ops = &thread_ops;
 	p->slots = slots;
 	p->idle_ms = idle_ms;
-	pthread_condattr_init(&mono);
-	pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
 	pthread_mutex_init(&p->lock, NULL);
-	pthread_cond_init(&p->wake, &mono);
-	pthread_cond_init(&p->ended, &mono);
-	pthread_condattr_destroy(&mono);
+	pt_cond_init(&p->wake);
+	pt_cond_init(&p->ended);
 	pthread_attr_init(&p->attr);
 	pthread_attr_setstacksize(&p->attr, STACK_BYTES);
 	pthread_attr_setdetachstate(&p->attr, PTHREAD_CREATE_DETACHED);

@@ -1,4 +1,4 @@
-/* Exponential backoff with full jitter, reset by a healthy period (not by one success). */
+/* Exponential backoff with full jitter, reset by a healthy period (not by one success).  One thread; does not wait itself. */
 #ifndef PT_NET_BACKOFF_H
 #define PT_NET_BACKOFF_H
 #include "base/buf.h"
@@ -13,5 +13,6 @@ struct pt_backoff {
 /* clang-format on */
 /* A failure: how long to wait, uniformly random in [0, min(cap, base * 2^failures)], never below at_least_ms (Retry-After). */
 int64_t pt_backoff_fail(struct pt_backoff *b, int64_t at_least_ms);
+/* A success: the failures are forgotten once healthy_ms have passed since the first one. */
 void pt_backoff_ok(struct pt_backoff *b);
 #endif

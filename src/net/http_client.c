@@ -525,7 +525,8 @@ static int explain(struct run *run, CURLcode rc, const struct pt_url *u, struct 
 		if (run->call->status == 401 || run->call->status == 407)
 			return proxy_fail(err, run->proxy, run->call->status, text);
 		pt_fail(err, PT_E_PROXY, "the proxy closed the connection before its answer was complete: %s", text);
-		return pt_hint(err, "if the proxy wants a login, check user:password in HTTP_PROXY (http://user:password@host:port)");
+		return pt_hint(err,
+			       "if the proxy wants a login, check user:password in HTTP_PROXY (http://user:password@host:port)");
 	}
 	if (code == PT_E_TLS)
 		return pt_trust_fail(&run->c->trust, u->host, text, err);

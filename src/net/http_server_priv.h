@@ -21,7 +21,7 @@ enum {
 	PT_HTTP_LINGER_MS = 2000,        /* how long a connection is drained after an early refusal */
 	PT_HTTP_LEAST_RATE = 16,         /* bytes per millisecond that a long body must keep up */
 	PT_HTTP_TICK_MS = 400,
-	PT_HTTP_ENDED_MS = 1000,         /* how long a connection that its client has ended may stay as it is */
+	PT_HTTP_ENDED_MS = 1000, /* how long a connection that its client has ended may stay as it is */
 };
 
 /* Whose turn it is on a connection.  T moves RECV -> BUSY and the watcher moves RECV -> CUT: the compare-and-swap
@@ -54,11 +54,11 @@ struct pt_http_req {
 	void *tls; /* gnutls session, NULL = plain */
 	int fd;
 	unsigned slot;
-	_Atomic int phase;           /* enum pt_http_phase */
-	_Atomic int64_t since_ms;    /* of the connection, the request, the linger or the idleness */
-	int64_t ended_ms;            /* since when the client has ended it and nothing is left to read; watcher only, 0 = not */
-	bool watched;                /* in the watcher's epoll set; T only */
-	bool left;                   /* under the lock: the client has closed its side */
+	_Atomic int phase;        /* enum pt_http_phase */
+	_Atomic int64_t since_ms; /* of the connection, the request, the linger or the idleness */
+	int64_t ended_ms;         /* since when the client has ended it and nothing is left to read; watcher only, 0 = not */
+	bool watched;             /* in the watcher's epoll set; T only */
+	bool left;                /* under the lock: the client has closed its side */
 	char peer[48];
 	/* of the request; T only unless said */
 	const char *uri; /* as MHD gave it, to recognise it among the arguments */

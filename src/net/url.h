@@ -14,7 +14,7 @@ int pt_url_parse(const char *text, struct pt_url *ret, struct pt_err *err) PT_MU
 /* Append text with the password of its user part replaced by "***": for logs. */
 void pt_url_masked(const char *text, struct pt_buf *out);
 void pt_url_encode(struct pt_buf *out, const char *s, size_t n); /* percent-encodes all but unreserved characters */
-/* "host:port", "[v6]:port", ":port" into its parts. */
+/* "host:port", "[v6]:port", ":port" into its parts (host "" where there is none).  INVALID otherwise. */
 int pt_hostport_parse(const char *text, char host[static 256], unsigned *ret_port, struct pt_err *err) PT_MUSTCHECK;
 
 struct pt_cidr {

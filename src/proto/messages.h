@@ -38,8 +38,8 @@ struct pt_limits {
 /* Members that are 0 get their default; what is set stays. */
 void pt_limits_defaults(struct pt_limits *l);
 /* clang-format off */
-#define PT_OPERATION_STATES(X)                                                               \
-	X(QUEUED, "queued") X(LEASED, "leased") X(RUNNING, "running")        \
+#define PT_OPERATION_STATES(X)                                                  \
+	X(QUEUED, "queued") X(LEASED, "leased") X(RUNNING, "running")           \
 	X(SUCCEEDED, "succeeded") X(FAILED, "failed") X(CANCELLED, "cancelled") \
 	X(EXPIRED, "expired") X(UNKNOWN, "unknown")
 enum pt_op_state {
