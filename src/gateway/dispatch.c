@@ -436,6 +436,7 @@ static int match_agent(void *arg, const char *agent, struct pt_exchange *const *
 	pt_auto_rec(agent) a = { 0 };
 	pt_auto(pt_freep) int64_t *room = calloc(n, sizeof(*room));
 	size_t left = 0;
+	bool empty = false; /* nothing is ready any more */
 	int rc;
 
 	if (!room)
@@ -449,7 +450,7 @@ static int match_agent(void *arg, const char *agent, struct pt_exchange *const *
 		left += (size_t)room[i];
 	}
 	/* One at a time to the instance with the most room: few operations spread, many fill everybody. */
-	while (rc == 0 && left) {
+	while (rc == 0 && left && !empty) {
 		struct pt_list got = { 0 };
 		size_t best = 0;
 
@@ -461,7 +462,8 @@ static int match_agent(void *arg, const char *agent, struct pt_exchange *const *
 				   &xs[best]->lease_bytes, m->err);
 		if (rc < 0)
 			break;
-		if (xs[best]->a.leases.n == got.n) { /* nothing (more) that it can run */
+		if (xs[best]->a.leases.n == got.n) { /* nothing (more) that it can run, or that its answer can hold */
+			empty = !got.n && !xs[best]->q->types.n;
 			left -= (size_t)room[best];
 			room[best] = 0;
 			continue;
@@ -474,7 +476,7 @@ static int match_agent(void *arg, const char *agent, struct pt_exchange *const *
 			DL_APPEND(chosen, xs[best]);
 		}
 	}
-	return rc;
+	return rc < 0 ? rc : !empty;
 }
 
 int pt_dispatch(void *gateway, struct pt_tx *tx, struct pt_err *err)

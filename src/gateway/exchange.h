@@ -33,8 +33,8 @@ void pt_presence_leave(struct pt_gateway *g, const char *instance);
 void pt_presence_park(struct pt_gateway *g, struct pt_exchange *x);
 /* The writer is done with x.  False: x stays parked, or was submitted again; true: the caller ends it. */
 bool pt_presence_settle(struct pt_gateway *g, struct pt_exchange *x);
-/* Call fn for each agent with new work (that agent is then no longer dirty) with its parked exchanges.  fn unparks those it
- * chooses.  Stops at < 0; the agent stays dirty then. */
+/* Call fn for each agent with new work, with some of its parked exchanges; again with others while it returns 1 (there may be more
+ * work).  0: done, the agent is no longer dirty.  fn unparks those it chooses.  Stops at < 0; the agent stays dirty then. */
 int pt_presence_each_dirty(struct pt_gateway *g, int (*fn)(void *arg, const char *agent, struct pt_exchange *const *xs, size_t n), void *arg);
 void pt_presence_unpark(struct pt_gateway *g, struct pt_exchange *x);
 /* Has the client of the exchange left? */

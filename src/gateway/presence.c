@@ -13,6 +13,7 @@ enum {
 	FORGET_MS = 3600000,
 	INSTANCES_MAX = 50000, /* of one agent: one that makes a new id for each request does not fill the memory */
 	TICK_MS = 100,
+	BATCH = 32, /* waiting exchanges that dispatch looks at in one go: one operation need not ask thousands of idle instances */
 };
 
 struct instance {
@@ -22,6 +23,7 @@ struct instance {
 	bool draining;
 	int told; /* enabled flag as last told to the instance; -1 = nothing yet */
 	uint64_t serial;        /* of its newest exchange */
+	uint64_t round;         /* of the dispatch that looked at it last */
 	struct pt_list holding; /* of struct held, as last said */
 	struct pt_list types;   /* of char * */
 	struct pt_exchange *waiting;
@@ -47,6 +49,7 @@ struct pt_presence {
 	pthread_t notifier;
 	bool stop;
 	uint64_t serial;
+	uint64_t round; /* from 1; counts the agents that dispatch has looked at */
 	struct instance *instances;
 	struct agent *agents;
 	struct agent *dirty;
@@ -310,12 +313,16 @@ static int by_until(const struct pt_exchange *a, const struct pt_exchange *b)
 void pt_presence_park(struct pt_gateway *g, struct pt_exchange *x)
 {
 	struct instance *i;
+	struct agent *a;
 	struct pt_exchange *tail;
 
 	lock(g);
 	i = find_instance(g->presence, x->q->instance);
 	pt_assert(i && !x->parked);
 	i->waiting = x;
+	a = find_agent(g->presence, i->agent, false);
+	DL_DELETE(a->instances, i); /* to the end: work goes round */
+	DL_APPEND(a->instances, i);
 	x->parked = true;
 	tail = g->presence->parked ? g->presence->parked->prev : NULL;
 	if (!tail || by_until(tail, x) <= 0)
@@ -352,50 +359,59 @@ bool pt_presence_settle(struct pt_gateway *g, struct pt_exchange *x)
 	return mine;
 }
 
+/* Waiting exchanges of the agent that were not looked at in this round, those who wait longest first.  From here only this thread
+ * ends them: others see in_writer. */
+static size_t next_batch(struct pt_presence *p, struct agent *a, struct pt_exchange *xs[static BATCH])
+{
+	struct instance *i;
+	size_t n = 0;
+
+	DL_FOREACH(a->instances, i)
+	{
+		struct pt_exchange *x = i->waiting;
+
+		if (!x || i->round == p->round || i->draining || (x->watch && x->watch->left))
+			continue;
+		i->round = p->round;
+		x->borrowed = !x->in_writer;
+		x->in_writer = true;
+		xs[n++] = x;
+		if (n == BATCH)
+			break;
+	}
+	return n;
+}
+
 int pt_presence_each_dirty(struct pt_gateway *g, int (*fn)(void *arg, const char *agent, struct pt_exchange *const *xs, size_t n), void *arg)
 {
-	for (;;) {
-		struct pt_list xs = { 0 };
-		struct pt_err ignored;
-		struct instance *i;
+	struct pt_presence *p = g->presence;
+	int rc = 0;
+
+	while (rc >= 0) {
+		struct pt_exchange *xs[BATCH];
 		struct agent *a;
-		int rc;
+		size_t n;
 
 		lock(g);
-		a = g->presence->dirty;
-		if (!a) {
-			unlock(g);
+		a = p->dirty;
+		n = a ? next_batch(p, a, xs) : 0;
+		unlock(g);
+		if (!a)
 			return PT_OK;
-		}
-		DL_FOREACH(a->instances, i)
-		if (i->waiting && !i->draining && !(i->waiting->watch && i->waiting->watch->left) &&
-		    pt_list_append(&xs, sizeof(i->waiting), &i->waiting, &ignored) < 0)
-			break;
-		/* From here only this thread ends them: others see in_writer. */
-		for (size_t k = 0; k < xs.n; k++) {
-			struct pt_exchange *x = ((struct pt_exchange **)xs.items)[k];
-
-			x->borrowed = !x->in_writer;
-			x->in_writer = true;
-		}
-		unlock(g);
-		rc = xs.n ? fn(arg, a->id, xs.items, xs.n) : PT_OK;
-		lock(g);
-		if (rc >= 0) {
-			g->presence->dirty = a->next_dirty;
+		rc = n ? fn(arg, a->id, xs, n) : 0;
+		if (rc == 0) { /* done with this agent */
+			lock(g);
+			p->dirty = a->next_dirty;
 			a->dirty = false;
+			p->round++;
+			unlock(g);
 		}
-		unlock(g);
-		for (size_t k = 0; k < xs.n; k++) {
-			struct pt_exchange *x = ((struct pt_exchange **)xs.items)[k];
-
-			if (x->borrowed && !x->chosen && pt_presence_settle(g, x))
-				pt_exchange_answer(x, NULL); /* its client has left meanwhile */
-		}
-		free(xs.items);
-		if (rc < 0)
-			return rc;
+		for (size_t k = 0; k < n; k++)
+			if (xs[k]->borrowed && !xs[k]->chosen && pt_presence_settle(g, xs[k]))
+				pt_exchange_answer(xs[k], NULL); /* its client has left meanwhile */
 	}
+	p->round++;
+	return rc;
 }
 
 bool pt_presence_left(struct pt_gateway *g, const struct pt_exchange *x)
@@ -591,6 +607,7 @@ int pt_presence_new(struct pt_gateway *g, struct pt_err *err)
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&p->wake, &attr);
 	pthread_condattr_destroy(&attr);
+	p->round = 1;
 	g->presence = p;
 	if (pthread_create(&p->notifier, NULL, notify, g) != 0) {
 		free(p);

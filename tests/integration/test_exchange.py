@@ -133,6 +133,31 @@ def test_few_operations_spread_over_instances(gw, key):
     assert len(first) == 1
 
 
+def test_work_finds_its_way_among_many_instances(gw, key):
+    """More instances than dispatch looks at in one go."""
+    blind = [Instance(gw, key, slots=4, types=["network.dns"]) for _ in range(50)]
+    seeing = [Instance(gw, key, slots=1) for _ in range(50)]
+    polls = {}
+    for a in [*blind, *seeing]:
+        a.connect()
+        polls[a.id] = held(gw, a)
+    wait_until(lambda: metric(gw, "http_held") >= 100, 10)
+    ops = {op["id"] for op in submit(gw, key, 60)}
+    got = []
+    for a in seeing:
+        lease, = polls[a.id].result(10 * SLOW)["leases"]
+        got.append((a, lease))
+    assert len({x["operation"] for _, x in got}) == 50 and {x["operation"] for _, x in got} <= ops
+    assert all(polls[a.id].waiting for a in blind)
+    more = [lease for a, x in got for lease in a.put(x)[1].get("leases", [])]
+    assert {x["operation"] for x in more} | {x["operation"] for _, x in got} == ops
+    gw.submit("network.dns", {"name": "x"}, agent=key.agent)
+    wait_until(lambda: [a for a in blind if not polls[a.id].waiting], 5 * SLOW)
+    gw.api("POST", f"/agents/{key.agent}/disable")
+    for a in blind:
+        polls[a.id].result(10 * SLOW)
+
+
 def test_a_lease_not_acknowledged_is_sent_again(gw, key, agent):
     op = submit(gw, key)
     first, = agent.exchange()["leases"]

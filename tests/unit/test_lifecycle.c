@@ -162,6 +162,7 @@ struct said { /* one exchange, and what came back */
 	const char *holding; /* state of the attempt held, NULL = none */
 	bool started, release, goodbye, draining;
 	int64_t attempt;     /* held or released */
+	uint64_t serial;     /* of an exchange that came before others; 0 = the newest */
 	size_t leases, cancels, drops;
 	int64_t lease_attempt;
 	bool urgent;
@@ -175,7 +176,7 @@ static int exchange(const char *id, int instance, struct said *s)
 	struct pt_attempt_ref r = { .attempt = s->attempt, .reason = (char *)(uintptr_t) "stopping" };
 	struct pt_exchange_request q = { .slots = s->slots, .goodbye = s->goodbye, .draining = s->draining };
 	struct pt_call c = { .g = &g };
-	struct pt_exchange x = { .c = &c, .q = &q, .in_writer = true, .serial = ++serial };
+	struct pt_exchange x = { .c = &c, .q = &q, .in_writer = true, .serial = s->serial ? s->serial : ++serial };
 	struct pt_tx *tx = begin(true);
 	int rc;
 
@@ -502,6 +503,79 @@ static void others(void)
 	ok(step("done", id), "and it ends");
 }
 
+/* An older exchange that is looked at again must neither lease nor take the newer one's place. */
+static void older_exchange(void)
+{
+	struct said newer = { .slots = 1, .draining = true }, older = { .slots = 1, .serial = 1 };
+	char id[PT_ID_SIZE];
+
+	pt_id_new(instances[0], "in");
+	submit(&(struct scenario){ 0 }, id);
+	ok(exchange(id, 0, &newer) == 0 && !newer.leases, "the instance drains");
+	ok(exchange(id, 0, &older) == 0 && !older.leases, "what it said before leases nothing");
+	is_int(pt_presence_slots(&g, agent_id, instances[0]), 0, "and does not undo what it said since");
+	cancel(id);
+}
+
+static void submit_large(size_t bytes)
+{
+	struct pt_err err = { 0 };
+	pt_auto(pt_freep) char *input = malloc(bytes + 1);
+	struct pt_rec_operation op = { .type = (char *)(uintptr_t) "health", .input = input, .priority = 5, .max_attempts = 3 };
+	struct pt_tx *tx = begin(true);
+
+	pt_assert(input);
+	memset(input, ' ', bytes);
+	memcpy(input, "{}", 2);
+	input[bytes] = '\0';
+	pt_id_new(op.id, "op");
+	pt_id_copy(op.account, account_id);
+	pt_id_copy(op.agent, agent_id);
+	op.deadline = pt_gateway_now(&g) + 1000;
+	pt_assert(pt_op_insert(&g, tx, &op, &err) == 0);
+	finish(tx, 0);
+}
+
+static void bounded_answers(void)
+{
+	enum { N = 20, EACH = 1000 * 1000 };
+	struct said s = { .slots = 100 };
+	size_t got = 0, rounds = 0;
+
+	pt_id_new(instances[0], "in");
+	for (int i = 0; i < N; i++)
+		submit_large(EACH);
+	do {
+		s.leases = 0;
+		exchange("op_none", 0, &s);
+		got += s.leases;
+		rounds++;
+		ok(s.leases * EACH <= 8 * 1024 * 1024, "an answer holds %zu large inputs", s.leases);
+	} while (s.leases && rounds < 10);
+	is_int(got, N, "all are leased");
+	clock_ms += PT_REDELIVER_MS + 1;
+	exchange("op_none", 0, &s);
+	ok(s.leases > 1 && s.leases < N, "what is sent again is bounded, too (%zu)", s.leases);
+	clock_ms += PT_LEASE_MS + 2000;
+	reap();
+	is_int(count(&pt_leases), 0, "and they end");
+}
+
+static void too_many_instances(void)
+{
+	enum { MOST = 50000 };
+	struct said s = { .slots = 1 };
+	int rc = 0, n = 0;
+
+	while (rc == 0 && n <= MOST) {
+		pt_id_new(instances[0], "in");
+		rc = exchange("op_none", 0, &s);
+		n += rc == 0;
+	}
+	is_int(rc, PT_E_LIMIT, "an agent that makes up instances is stopped");
+	ok(n > MOST - 1000 && n <= MOST, "after %d", n);
+}
+
 static void retention_with_blob(void)
 {
 	struct pt_err err = { 0 };
@@ -591,11 +665,14 @@ int main(void)
 		run_scenario(&scenarios[i]);
 	told_now_and_then();
 	others();
+	older_exchange();
+	bounded_answers();
 	clock_ms += 2 * RETENTION_MS;
 	reap();
 	retention_with_blob();
 	batches();
 	grace_at_start();
+	too_many_instances();
 	teardown();
 	return tap_end();
 }
