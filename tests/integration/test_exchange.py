@@ -631,9 +631,36 @@ def test_sigterm_answers_what_waits_and_ends(stack):
     assert agent.put(lease)[0] == 200
 
 
-def test_sigterm_under_load(stack):
-    """Many requests at once while it stops: every answer that comes is true after the next start, and the process ends."""
+def test_sigterm_while_exchanges_come_and_go(stack):
+    """Two requests of each instance end one another all the time, so that some are with the writer when the signal comes."""
     gw = stack.gateway()
+    key = gw.agent("warehouse")
+    for round in range(8):
+        agents = [Instance(gw, key, slots=1) for _ in range(6)]
+        before = metric(gw, "exchanges_total")
+
+        def poller(agent):
+            while True:
+                try:
+                    agent.exchange(wait_ms=40000)
+                except Exception:  # noqa: the gateway has ended
+                    return
+
+        threads = [Held(lambda a=a: poller(a)) for a in agents for _ in range(2)]
+        wait_until(lambda: metric(gw, "exchanges_total") > before + 200, 20)
+        start = time.monotonic()
+        gw.send(signal.SIGTERM)
+        assert gw.popen.wait(20) == 0
+        assert time.monotonic() - start < 3 * SLOW
+        for t in threads:
+            t.result(20)
+        gw.restart()
+
+
+@pytest.mark.parametrize("flags", [(), ("--stop-timeout", "0s")], ids=["patient", "at once"])
+def test_sigterm_under_load(stack, flags):
+    """Many requests at once while it stops: every answer that comes is true after the next start, and the process ends."""
+    gw = stack.gateway(*flags)
     key = gw.agent("warehouse")
     for round in range(3):
         stop, accepted, errors = [], [], []
