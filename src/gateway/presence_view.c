@@ -1,0 +1,86 @@
+/* Who is connected now, for people. */
+#include "base/json_write.h"
+#include "gateway/presence_int.h"
+
+void pt_presence_of(struct pt_gateway *g, const char *agent, struct pt_presence_info *ret)
+{
+	int64_t now = pt_gateway_now(g);
+	struct agent *a;
+	struct instance *i;
+
+	*ret = (struct pt_presence_info){ 0 };
+	pt_presence_lock(g);
+	a = pt_presence_agent(g->presence, agent, false);
+	if (a)
+		DL_FOREACH(a->instances, i) {
+			if (i->last_seen > ret->last_seen)
+				ret->last_seen = i->last_seen;
+			if (!pt_presence_connected(i, now))
+				continue;
+			ret->instances++;
+			ret->slots += i->draining ? 0 : i->slots;
+			ret->held += (int64_t)i->holding.n;
+		}
+	pt_presence_unlock(g);
+}
+
+void pt_presence_view(struct pt_gateway *g, const char *agent, struct pt_buf *out)
+{
+	int64_t now = pt_gateway_now(g);
+	struct agent *a;
+	struct instance *i;
+
+	pt_jw_open(out, "instances", '[');
+	pt_presence_lock(g);
+	a = pt_presence_agent(g->presence, agent, false);
+	if (a)
+		DL_FOREACH(a->instances, i) {
+			if (!pt_presence_connected(i, now))
+				continue;
+			pt_jw_open(out, NULL, '{');
+			pt_jw_str(out, "id", i->id);
+			pt_jw_str(out, "version", i->version);
+			pt_jw_str(out, "hostname", i->hostname);
+			pt_jw_i64(out, "slots", i->slots);
+			pt_jw_i64(out, "holding", (int64_t)i->holding.n);
+			pt_jw_bool(out, "draining", i->draining);
+			pt_jw_time(out, "connected_at", i->connected_at);
+			pt_jw_time(out, "last_seen_at", i->waiting ? now : i->last_seen);
+			pt_jw_close(out, '}');
+		}
+	pt_presence_unlock(g);
+	pt_jw_close(out, ']');
+}
+
+bool pt_presence_progress(struct pt_gateway *g, const char *instance, const char *operation, int64_t *ret_rows, int64_t *ret_bytes)
+{
+	bool found = false;
+	struct instance *i;
+
+	pt_presence_lock(g);
+	i = pt_presence_instance(g->presence, instance);
+	for (size_t k = 0; i && k < i->holding.n; k++) {
+		const struct held *h = &((struct held *)i->holding.items)[k];
+
+		if (strcmp(h->operation, operation) == 0) {
+			*ret_rows = h->rows;
+			*ret_bytes = h->bytes;
+			found = true;
+		}
+	}
+	pt_presence_unlock(g);
+	return found;
+}
+
+unsigned pt_presence_count(struct pt_gateway *g)
+{
+	int64_t now = pt_gateway_now(g);
+	struct instance *i, *tmp;
+	unsigned n = 0;
+
+	pt_presence_lock(g);
+	HASH_ITER(hh, g->presence->instances, i, tmp)
+		n += pt_presence_connected(i, now);
+	pt_presence_unlock(g);
+	return n;
+}
