@@ -150,6 +150,7 @@ static int64_t deliver(struct pt_publisher *p, struct pt_http_client **client, s
 	enum verdict verdict = AGAIN;
 	struct pt_err err = { 0 };
 	int64_t wait;
+	bool mine;
 	int rc = 0;
 
 	if (!*client)
@@ -163,8 +164,10 @@ static int64_t deliver(struct pt_publisher *p, struct pt_http_client **client, s
 			pt_spool_wake(a->spool);
 		pt_backoff_ok(backoff);
 		a->counts.published++;
+		/* The slot that the answer fills is that of the instance that ran the attempt: an earlier process, perhaps. */
+		mine = strstr(e->head.p, a->instance) != NULL;
 		pt_spool_ack(a->spool, e);
-		for (size_t i = 0; i < answer.leases.n; i++)
+		for (size_t i = 0; mine && i < answer.leases.n; i++)
 			pt_slots_lease(a, &((struct pt_lease *)answer.leases.items)[i]);
 		pt_shape_release(&pt_result_response_shape, &answer);
 		return 0;

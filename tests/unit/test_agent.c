@@ -154,9 +154,13 @@ static void test_outage(void)
 	ok(agent_stop(&t) < 3000, "told twice to stop: at once");
 	fake_set(gw, &gw->put_status, 0);
 	before = gw->accepted;
+	fake_lease_to(gw, &gw->put_leases, "op_old", 1, "bytes", "{\"n\": 5}", 60000, 60000); /* for the instance that is gone */
 	agent_begin(&t);
 	ok(fake_until(gw, gw->accepted == before + 1), "the next process delivers what was in the spool");
 	ok(fake_find(gw, "op_b", 1)->whole, "whole");
+	fake_lease(gw, "op_c", 1, "bytes", "{\"n\": 5}");
+	ok(fake_until(gw, fake_find(gw, "op_c", 1)), "and goes on");
+	ok(!fake_find(gw, "op_old", 1), "what the answer leased to its predecessor it leaves alone");
 	end();
 }
 
