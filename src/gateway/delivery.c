@@ -94,5 +94,6 @@ int pt_deliver(struct pt_gateway *g, struct pt_tx *tx, struct pt_delivery *d, st
 	} else if ((rc = store(g, tx, d, &op, err)) < 0) {
 		return rc;
 	}
+	pt_presence_ended(g, d->head->instance, d->operation, d->attempt);
 	return refill(g, tx, d, leases, err);
 }

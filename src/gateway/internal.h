@@ -183,6 +183,8 @@ void pt_presence_free(struct pt_gateway *g);
 void pt_presence_of(struct pt_gateway *g, const char *agent, struct pt_presence_info *ret);
 void pt_presence_view(struct pt_gateway *g, const char *agent, struct pt_buf *out); /* JSON array of instances */
 bool pt_presence_progress(struct pt_gateway *g, const char *instance, const char *operation, int64_t *ret_rows, int64_t *ret_bytes);
+/* Its result is here: what is shown of the instance need not wait for its next exchange. */
+void pt_presence_ended(struct pt_gateway *g, const char *instance, const char *operation, int64_t attempt);
 /* An operation of this agent became ready: dispatch at the end of the group. */
 void pt_presence_dirty(struct pt_gateway *g, const char *agent);
 /* Something to tell to this instance / to every instance of the agent: answer its exchange. */

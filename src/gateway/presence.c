@@ -395,6 +395,19 @@ bool pt_presence_takes(struct pt_gateway *g, const char *agent, const char *inst
 	return takes;
 }
 
+void pt_presence_ended(struct pt_gateway *g, const char *instance, const char *operation, int64_t attempt)
+{
+	struct instance *i;
+	struct held *h;
+
+	pt_presence_lock(g);
+	i = pt_presence_instance(g->presence, instance);
+	h = i ? pt_presence_held(&i->holding, operation, attempt) : NULL;
+	if (h)
+		*h = ((struct held *)i->holding.items)[--i->holding.n];
+	pt_presence_unlock(g);
+}
+
 void pt_presence_dirty(struct pt_gateway *g, const char *agent)
 {
 	struct agent *a;
