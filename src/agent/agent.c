@@ -20,23 +20,6 @@ void pt_beat_tick(void *beat)
 	pt_beat_within(beat, PT_BEAT_MS);
 }
 
-void pt_cond_init_mono(pthread_cond_t *c)
-{
-	pthread_condattr_t mono;
-
-	pthread_condattr_init(&mono);
-	pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
-	pthread_cond_init(c, &mono);
-	pthread_condattr_destroy(&mono);
-}
-
-void pt_cond_wait_until(pthread_cond_t *c, pthread_mutex_t *m, int64_t mono_ms)
-{
-	struct timespec t = { .tv_sec = mono_ms / 1000, .tv_nsec = mono_ms % 1000 * 1000000 };
-
-	pthread_cond_timedwait(c, m, &t);
-}
-
 int pt_agent_thread(pthread_t *ret, const char *name, void *(*fn)(void *), void *arg, struct pt_err *err)
 {
 	pthread_attr_t attr;
@@ -126,7 +109,7 @@ int pt_agent_start(struct pt_agent **ret, const struct pt_agent_conf *conf, stru
 	a->started_at = pt_wall_ms();
 	pt_id_new(a->instance, "in");
 	pthread_mutex_init(&a->lock, NULL);
-	pt_cond_init_mono(&a->changed);
+	pt_cond_init(&a->changed);
 	pt_link_init(a);
 	a->publish_stop.fd = -1;
 	rc = pt_cancel_init(&a->publish_stop, err);

@@ -9,6 +9,7 @@
 #include "net/backoff.h"
 #include "net/http_client.h"
 #include "op/op.h"
+#include "os/cond.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <uthash.h>
@@ -149,6 +150,4 @@ struct pt_agent {
 void pt_agent_order_drain(struct pt_agent *a); /* the gateway wants us to go */
 /* Small stack.  name: for ps, top and debuggers, at most 15 bytes. */
 int pt_agent_thread(pthread_t *ret, const char *name, void *(*fn)(void *), void *arg, struct pt_err *err) PT_MUSTCHECK;
-void pt_cond_init_mono(pthread_cond_t *c);
-void pt_cond_wait_until(pthread_cond_t *c, pthread_mutex_t *m, int64_t mono_ms);
 #endif

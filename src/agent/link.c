@@ -108,7 +108,7 @@ static void pause_ms(struct pt_link *l, int64_t ms, int seen)
 	pt_beat_within(&l->beat, ms + PT_BEAT_MS);
 	pthread_mutex_lock(&l->lock);
 	while (l->phase == seen && pt_mono_ms() < until)
-		pt_cond_wait_until(&l->wake, &l->lock, until);
+		(void)pt_cond_wait_ms(&l->wake, &l->lock, until - pt_mono_ms());
 	pthread_mutex_unlock(&l->lock);
 }
 
@@ -373,7 +373,7 @@ void pt_link_init(struct pt_agent *a)
 	struct pt_link *l = &a->link;
 
 	pthread_mutex_init(&l->lock, NULL);
-	pt_cond_init_mono(&l->wake);
+	pt_cond_init(&l->wake);
 	l->since_ms = pt_wall_ms();
 	pt_beat_tick(&l->beat);
 }

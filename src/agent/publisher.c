@@ -134,7 +134,7 @@ static void pause_ms(struct pt_publisher *p, int64_t ms, unsigned ups)
 	pt_beat_within(&p->beat, ms + PT_BEAT_MS);
 	pthread_mutex_lock(&l->lock);
 	while (pt_mono_ms() < until && l->ups == ups && pt_cancel_check(&a->publish_stop, &err) == 0)
-		pt_cond_wait_until(&l->wake, &l->lock, until);
+		(void)pt_cond_wait_ms(&l->wake, &l->lock, until - pt_mono_ms());
 	pthread_mutex_unlock(&l->lock);
 }
 

@@ -172,7 +172,7 @@ static bool store(struct pt_attempt *a, struct pt_spool_writer *w, struct pt_res
 		until = pt_mono_ms() + pt_backoff_fail(&backoff, 100);
 		pthread_mutex_lock(&s->lock);
 		while (!s->abort && pt_mono_ms() < until)
-			pt_cond_wait_until(&s->changed, &s->lock, until);
+			(void)pt_cond_wait_ms(&s->changed, &s->lock, until - pt_mono_ms());
 		stop = s->abort;
 		pthread_mutex_unlock(&s->lock);
 		if (stop)
@@ -515,7 +515,7 @@ bool pt_slots_wait(struct pt_agent *ag, int level, int64_t until_ms)
 
 	pthread_mutex_lock(&s->lock);
 	while (s->busy && ag->stop <= level && pt_mono_ms() < until_ms)
-		pt_cond_wait_until(&s->changed, &s->lock, until_ms);
+		(void)pt_cond_wait_ms(&s->changed, &s->lock, until_ms - pt_mono_ms());
 	idle = !s->busy;
 	pthread_mutex_unlock(&s->lock);
 	return idle;
@@ -560,7 +560,7 @@ int pt_slots_open(struct pt_agent *ag, struct pt_err *err)
 	struct pt_slots *s = &ag->slots;
 
 	pthread_mutex_init(&s->lock, NULL);
-	pt_cond_init_mono(&s->changed);
+	pt_cond_init(&s->changed);
 	s->slots = (unsigned)ag->conf->slots;
 	/* Twice the slots: an attempt leaves the table a moment before its thread is idle again, and its successor may be
 	 * quicker. */

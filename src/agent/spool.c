@@ -3,6 +3,7 @@
 #include "agent/spool_int.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "os/cond.h"
 #include "os/file.h"
 #include <endian.h>
 #include <fcntl.h>
@@ -126,17 +127,13 @@ static int take_lock(struct pt_spool *s, struct pt_err *err)
 int pt_spool_open(struct pt_spool **ret, const char *dir, int64_t max_bytes, struct pt_err *err)
 {
 	pt_auto(pt_spool_closep) struct pt_spool *s = calloc(1, sizeof(*s));
-	pthread_condattr_t mono;
 	int rc;
 
 	if (!s)
 		return pt_fail_oom(err);
 	s->dir_fd = s->lock_fd = s->cur_fd = -1;
 	pthread_mutex_init(&s->lock, NULL);
-	pthread_condattr_init(&mono);
-	pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
-	pthread_cond_init(&s->avail, &mono);
-	pthread_condattr_destroy(&mono);
+	pt_cond_init(&s->avail);
 	pthread_cond_init(&s->synced, NULL);
 	s->max_bytes = max_bytes;
 	s->reserve = max_bytes / 16 < 16 * 1024 * 1024 ? max_bytes / 16 : 16 * 1024 * 1024;
@@ -202,13 +199,6 @@ void pt_spool_stats(struct pt_spool *s, struct pt_spool_stats *ret)
 }
 
 /* --- publishers --- */
-
-static void wait_until(struct pt_spool *s, int64_t mono_ms)
-{
-	struct timespec t = { .tv_sec = mono_ms / 1000, .tv_nsec = mono_ms % 1000 * 1000000 };
-
-	pthread_cond_timedwait(&s->avail, &s->lock, &t);
-}
 
 /* Read an entry back.  Not under the lock: the entry is ours, fd is its segment. */
 static int load(struct pt_spool *s, struct pt_buf *rec, struct pt_spool_entry *ret, uint64_t body_file, struct pt_err *err)
@@ -280,7 +270,7 @@ int pt_spool_take(struct pt_spool *s, struct pt_spool_entry *ret, int64_t most_m
 		}
 		if (best || now >= end || s->stopped)
 			break;
-		wait_until(s, until);
+		(void)pt_cond_wait_ms(&s->avail, &s->lock, until - pt_mono_ms());
 	}
 	if (!best || s->stopped) {
 		pthread_mutex_unlock(&s->lock);
@@ -398,7 +388,7 @@ bool pt_spool_wait_empty(struct pt_spool *s, int64_t most_ms)
 
 	pthread_mutex_lock(&s->lock);
 	while (s->n_entries && !s->stopped && pt_mono_ms() < end)
-		wait_until(s, end);
+		(void)pt_cond_wait_ms(&s->avail, &s->lock, end - pt_mono_ms());
 	empty = !s->n_entries;
 	pthread_mutex_unlock(&s->lock);
 	return empty;

@@ -2,6 +2,7 @@
  * the table's start and end. */
 #include "base/clock.h"
 #include "gateway/presence_int.h"
+#include "os/cond.h"
 
 enum { FORGET_MS = 3600000, TICK_MS = 100 };
 
@@ -60,7 +61,6 @@ static void *notify(void *arg)
 	while (!p->stop) {
 		struct pt_exchange *over = NULL, *recheck = NULL, *x, *tmp;
 		int64_t now = pt_gateway_now(g);
-		struct timespec ts;
 
 		DL_FOREACH_SAFE(p->parked, x, tmp) {
 			if (x->in_writer)
@@ -83,14 +83,8 @@ static void *notify(void *arg)
 		DL_FOREACH_SAFE(recheck, x, tmp)
 			pt_exchange_run_again(x);
 		pt_presence_lock(g);
-		clock_gettime(CLOCK_MONOTONIC, &ts);
-		ts.tv_nsec += TICK_MS * 1000000L;
-		if (ts.tv_nsec >= 1000000000) {
-			ts.tv_nsec -= 1000000000;
-			ts.tv_sec++;
-		}
 		if (!p->stop)
-			pthread_cond_timedwait(&p->wake, &p->lock, &ts);
+			(void)pt_cond_wait_ms(&p->wake, &p->lock, TICK_MS);
 	}
 	pt_presence_unlock(g);
 	return NULL;
@@ -115,15 +109,11 @@ void pt_presence_drain(struct pt_gateway *g)
 int pt_presence_new(struct pt_gateway *g, struct pt_err *err)
 {
 	struct pt_presence *p = calloc(1, sizeof(*p));
-	pthread_condattr_t attr;
 
 	if (!p)
 		return pt_fail_oom(err);
 	pthread_mutex_init(&p->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&p->wake, &attr);
-	pthread_condattr_destroy(&attr);
+	pt_cond_init(&p->wake);
 	p->round = 1;
 	g->presence = p;
 	if (pthread_create(&p->notifier, NULL, notify, g) != 0) {

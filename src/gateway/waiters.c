@@ -2,9 +2,12 @@
  * answers, so that neither the writer nor the HTTP threads do it for many at once. */
 #include "base/clock.h"
 #include "gateway/internal.h"
+#include "os/cond.h"
 #include <pthread.h>
 #include <uthash.h>
 #include <utlist.h>
+
+enum { TICK_MS = 200 };
 
 struct waiter {
 	struct pt_call *c;
@@ -161,7 +164,6 @@ static void *answer(void *arg)
 	pthread_mutex_lock(&ws->lock);
 	for (;;) {
 		int64_t now = pt_mono_ms();
-		struct timespec ts;
 		struct waiter *w;
 
 		while (ws->by_time && (ws->drain || ws->by_time->until <= now))
@@ -176,13 +178,7 @@ static void *answer(void *arg)
 		}
 		if (ws->drain)
 			break;
-		clock_gettime(CLOCK_MONOTONIC, &ts);
-		ts.tv_nsec += 200000000;
-		if (ts.tv_nsec >= 1000000000) {
-			ts.tv_nsec -= 1000000000;
-			ts.tv_sec++;
-		}
-		pthread_cond_timedwait(&ws->wake, &ws->lock, &ts);
+		(void)pt_cond_wait_ms(&ws->wake, &ws->lock, TICK_MS);
 	}
 	pthread_mutex_unlock(&ws->lock);
 	return NULL;
@@ -191,15 +187,11 @@ static void *answer(void *arg)
 int pt_waiters_new(struct pt_gateway *g, struct pt_err *err)
 {
 	struct pt_waiters *ws = calloc(1, sizeof(*ws));
-	pthread_condattr_t attr;
 
 	if (!ws)
 		return pt_fail_oom(err);
 	pthread_mutex_init(&ws->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&ws->wake, &attr);
-	pthread_condattr_destroy(&attr);
+	pt_cond_init(&ws->wake);
 	g->waiters = ws;
 	if (pthread_create(&ws->thread, NULL, answer, g) == 0)
 		return PT_OK;

@@ -187,7 +187,7 @@ def test_running_and_progress(gw, key, agent):
     assert doc["lease_until"] > doc["created_at"] and "runs on instance" in doc["why"]
     listed, = gw.api("GET", f"/agents/{key.agent}")["instances"]
     assert listed["id"] == agent.id and listed["holding"] == 1 and listed["slots"] == 18
-    assert agent.put(lease).status == 200
+    assert agent.put(lease)[0] == 200
     listed, = gw.api("GET", f"/agents/{key.agent}")["instances"]
     assert listed["holding"] == 0, "its result is here"
 
