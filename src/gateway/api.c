@@ -41,7 +41,7 @@ const struct pt_api_route pt_api_routes[] = {
 	{ "GET", "/api/v1/integrations/{id}", V, "One integration, by id or name.", .read = pt_api_integrations_get },
 	{ "DELETE", "/api/v1/integrations/{id}", O, "Delete an integration.", .write = pt_api_integrations_delete },
 	{ "POST", "/api/v1/operations", O, "Submit an operation; 201 means that it is on disk.", &pt_operation_new_shape,
-	  .body_max = OPERATION_BODY, .write = pt_api_operations_create },
+	  .body_max = OPERATION_BODY, .prepare = pt_api_operations_prepare, .write = pt_api_operations_create },
 	{ "GET", "/api/v1/operations", V, "List operations, newest first.", .query = Q("state", "agent", "type", "limit", "before"),
 	  .read = pt_api_operations_list },
 	{ "GET", "/api/v1/operations/{id}", V, "One operation with its timeline; wait=S holds the answer until it has ended.",
@@ -172,6 +172,8 @@ void pt_call_free(struct pt_call *c)
 		pt_shape_release(c->route->shape, c->body);
 		free(c->body);
 	}
+	if (c->extra_free)
+		c->extra_free(c->extra);
 	pt_buf_release(&c->out);
 	free(c);
 }
@@ -270,6 +272,8 @@ static void serve(struct pt_http_req *r, void *ctx)
 		rc = pt_check_query(r, route, &err);
 	if (rc == 0)
 		rc = decode_body(c, &err);
+	if (rc == 0 && route->prepare)
+		rc = route->prepare(c, &err);
 	if (rc < 0) {
 		pt_call_fail(c, &err);
 	} else if (route->special) {

@@ -62,37 +62,77 @@ static int answer_repeat(struct pt_call *c, struct pt_tx *tx, struct pt_rec_oper
 	return rc < 0 ? rc : 1;
 }
 
-int pt_api_operations_create(struct pt_call *c, struct pt_tx *tx, struct pt_err *err)
+/* The part that needs no database: the writer's time is everybody's. */
+struct prepared {
+	struct pt_buf input, labels; /* as they are stored */
+	char *key;                   /* idempotency key, NULL = none */
+	char digest[65];
+};
+
+static void prepared_free(void *extra)
+{
+	struct prepared *p = extra;
+
+	pt_buf_release(&p->input);
+	pt_buf_release(&p->labels);
+	free(p->key);
+	free(p);
+}
+
+static int take_key(struct pt_call *c, struct prepared *p, struct pt_err *err)
 {
 	struct pt_operation_new *in = c->body;
-	const char *header = pt_http_header(c->req, "Idempotency-Key");
-	pt_auto_buf input = PT_BUF_INIT(1536 * 1024);
-	pt_auto_buf labels = PT_BUF_INIT(64 * 1024); /* more than their shape allows */
-	char digest[65];
-	struct pt_rec_operation op = { 0 }; /* borrows everything */
+	const char *header = pt_http_header(c->req, "Idempotency-Key"), *text;
 	size_t n;
-	const char *text = pt_http_body(c->req, &n);
-	int rc;
 
-	pt_operation_new_defaults(in);
 	if (header && in->idempotency_key && strcmp(header, in->idempotency_key) != 0)
 		return pt_fail(err, PT_E_INVALID, "idempotency_key: differs from the header Idempotency-Key");
 	if (header && (!*header || strlen(header) > 255))
 		return pt_fail(err, PT_E_INVALID, "Idempotency-Key: must have 1 to 255 bytes");
-	if ((rc = pt_op_check(in->type, in->input, in->integration != NULL, err)) < 0 ||
-	    (rc = resolve_target(c, tx, in, &op, err)) < 0)
+	if (!header && !in->idempotency_key)
+		return PT_OK;
+	p->key = strdup(header ? header : in->idempotency_key);
+	text = pt_http_body(c->req, &n);
+	pt_sha256_hex(text, n, p->digest);
+	return p->key ? PT_OK : pt_fail_oom(err);
+}
+
+int pt_api_operations_prepare(struct pt_call *c, struct pt_err *err)
+{
+	struct pt_operation_new *in = c->body;
+	struct prepared *p = calloc(1, sizeof(*p));
+	int rc;
+
+	if (!p)
+		return pt_fail_oom(err);
+	p->input = (struct pt_buf)PT_BUF_INIT(1536 * 1024);
+	p->labels = (struct pt_buf)PT_BUF_INIT(64 * 1024); /* more than their shape allows */
+	c->extra = p;
+	c->extra_free = prepared_free;
+	pt_operation_new_defaults(in);
+	if ((rc = take_key(c, p, err)) < 0 || (rc = pt_op_check(in->type, in->input, in->integration != NULL, err)) < 0)
 		return rc;
-	pt_json_write(&input, in->input);
+	pt_json_write(&p->input, in->input);
 	if (in->labels)
-		pt_json_write(&labels, in->labels);
-	if ((rc = pt_buf_done(&input, err)) < 0 || (rc = pt_buf_done(&labels, err)) < 0)
+		pt_json_write(&p->labels, in->labels);
+	rc = pt_buf_done(&p->input, err);
+	return rc < 0 ? rc : pt_buf_done(&p->labels, err);
+}
+
+int pt_api_operations_create(struct pt_call *c, struct pt_tx *tx, struct pt_err *err)
+{
+	struct pt_operation_new *in = c->body;
+	struct prepared *p = c->extra;
+	struct pt_rec_operation op = { 0 }; /* borrows everything */
+	int rc = resolve_target(c, tx, in, &op, err);
+
+	if (rc < 0)
 		return rc;
-	pt_sha256_hex(text, n, digest);
 	pt_id_copy(op.account, c->who.account);
 	pt_id_copy(op.created_by, c->who.user);
 	op.type = in->type;
-	op.input = input.p;
-	op.labels = labels.len ? labels.p : NULL;
+	op.input = p->input.p;
+	op.labels = p->labels.len ? p->labels.p : NULL;
 	op.timeout_ms = in->limits.timeout_ms;
 	op.max_rows = in->limits.max_rows;
 	op.max_bytes = in->limits.max_bytes;
@@ -100,8 +140,8 @@ int pt_api_operations_create(struct pt_call *c, struct pt_tx *tx, struct pt_err 
 	op.deadline = pt_gateway_now(c->g) + in->deadline_s * 1000;
 	op.max_attempts = in->max_attempts;
 	op.at_most_once = pt_at_most_once(in->delivery);
-	op.idempotency_key = header ? (char *)(uintptr_t)header : in->idempotency_key;
-	op.request_digest = op.idempotency_key ? digest : NULL;
+	op.idempotency_key = p->key;
+	op.request_digest = p->key ? p->digest : NULL;
 	if (op.idempotency_key && (rc = answer_repeat(c, tx, &op, err)) != 0)
 		return rc < 0 ? rc : PT_OK;
 	pt_id_new(op.id, "op");

@@ -70,7 +70,8 @@ struct pt_call {
 	int status;        /* of the answer; preset to 200 */
 	struct pt_buf out; /* the answer, JSON … */
 	const char *content_type; /* … unless this says otherwise */
-	void *extra;       /* the special handler's own */
+	void *extra;       /* the handler's own … */
+	void (*extra_free)(void *extra); /* … freed with the call; NULL = not */
 };
 struct pt_api_route {
 	const char *method, *path;
@@ -83,6 +84,8 @@ struct pt_api_route {
 	/* Exactly one of: */
 	int (*read)(struct pt_call *c, struct pt_tx *tx, struct pt_err *err);  /* HTTP thread, read transaction */
 	int (*write)(struct pt_call *c, struct pt_tx *tx, struct pt_err *err); /* writer thread; answered after the commit */
+	/* With write: what can be done before, on the HTTP thread.  NULL = nothing. */
+	int (*prepare)(struct pt_call *c, struct pt_err *err);
 	void (*special)(struct pt_call *c); /* does everything itself, owns c */
 	const struct pt_http_route *stream; /* begin/chunk/end/abort of a streaming route */
 };
@@ -124,6 +127,7 @@ PT_WRITE(integrations_create);
 PT_READ(integrations_list);
 PT_READ(integrations_get);
 PT_WRITE(integrations_delete);
+int pt_api_operations_prepare(struct pt_call *c, struct pt_err *err);
 PT_WRITE(operations_create);
 PT_READ(operations_list);
 PT_WRITE(operations_cancel);
