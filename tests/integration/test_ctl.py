@@ -140,6 +140,22 @@ def test_login_asks_on_the_terminal(home, gw):
     assert gw.token not in text
 
 
+def test_login_can_be_left(home, gw):
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execve(BIN, ["postern", "ctl", "login", "--url", gw.url], clean_env(HOME=home))
+    read_until(fd, "API token")
+    os.write(fd, b"\x03")
+    assert "interrupted" in read_until(fd, "code: cancelled")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 75
+
+
+def test_login_remembers_where_the_ca_file_is(home, gw, ca):
+    shutil.copy(ca.cert, home / "ca.pem")
+    run(BIN, "ctl", "login", "--url", gw.url, "--ca-file", "ca.pem", cwd=home, env=clean_env(HOME=home), input=gw.token)
+    run(BIN, "ctl", "whoami", cwd="/", env=clean_env(HOME=home))
+
+
 def test_stored_token_goes_to_its_gateway_only(home, gw, origin):
     env = clean_env(HOME=home)
     run(BIN, "ctl", "login", "--url", gw.url, env=env, input=gw.token)
@@ -248,6 +264,13 @@ def test_rows_in_every_format(shop, ctl):
         " 1  tea                      2.5", " 2  NULL                    10.0", ' 3  a "quoted", line\\ntwo    0.1']
     assert ctl(*QUERY, sql, "--format", "csv").stdout == \
         'id,name,price\r\n1,tea,2.5\r\n2,,10.0\r\n3,"a ""quoted"", line\ntwo",0.1\r\n'.replace("\r\n", "\n")  # text mode reads \r\n as \n
+
+
+def test_write(shop, ctl):
+    p = ctl(*QUERY, "UPDATE item SET price = 11 WHERE id = 2", check=False)
+    assert p.returncode == 65 and "--write" in p.stderr
+    p = ctl(*QUERY, "UPDATE item SET price = 10 WHERE id = 2", "--write")
+    assert p.stdout == "" and "1 row affected" in p.stderr
 
 
 def test_operation_document_and_result(shop, ctl):
