@@ -243,9 +243,14 @@ def test_integration_of_the_only_agent(stack):
     assert p.returncode == 64 and "--agent with one of: one, two" in p.stderr
     stack.ctl(gw, *add, "more", "--agent", "two")
     assert len(stack.ctl_json(gw, "integrations", "list")["items"]) == 2
+    listed = stack.ctl(gw, "integrations", "list").stdout
+    assert re.search(r"more +postgres +two +FILE +/etc/secrets/integrations/sales.json ", listed)
     stack.ctl(gw, "integrations", "delete", "more")
     p = stack.ctl(gw, "integrations", "test", "sales", "--timeout", "1s", check=False)
-    assert p.returncode == 75 and "operation expired" in p.stderr
+    assert p.returncode == 75 and "operation expired" in p.stderr and "ctl agents enable one" in p.stderr
+    stack.ctl(gw, "agents", "enable", "one")
+    p = stack.ctl(gw, "integrations", "test", "sales", "--timeout", "1s", check=False)
+    assert p.returncode == 75 and "agent one has no connected instance" in p.stderr
     p = stack.ctl(gw, "integrations", "add-self-hosted-credentials-v2", "--connection-type", "postgres", "--self-hosted-credentials-type",
                   "ENV_VAR", "--file-path", "/x", "--name", "n", check=False)
     assert p.returncode == 64 and "--env-var-name" in p.stderr
