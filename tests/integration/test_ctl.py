@@ -431,7 +431,7 @@ def demo_port(var):
 def test_demo_twice(home):
     var = home / "var"
     first = run(BIN, "demo", "--once", "--dir", var, env=clean_env(HOME=home))
-    assert re.match(r"name +version +installed_mb\n-+", first.stdout) and "Try next" in first.stdout
+    assert re.match(r"name +version +installed_mb\n-+", first.stdout) and "Try next" not in first.stdout
     assert stat.S_IMODE((var / "owner-token").stat().st_mode) == 0o600
     port, data = demo_port(var), (var / "packages.db").stat()
     second = run(BIN, "demo", "--once", "--dir", var, env=clean_env(HOME=home))
@@ -443,6 +443,29 @@ def test_demo_twice(home):
         s.listen()
         run(BIN, "demo", "--once", "--dir", var, env=clean_env(HOME=home))
     assert demo_port(var) != port
+
+
+def test_demo_tells_commands_that_work(home):
+    var = home / "o'ne $1"
+    p = subprocess.Popen([BIN, "demo", "--dir", var], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=clean_env(HOME=home))
+    try:
+        seen = ""
+        while "Ctrl-C ends" not in seen:
+            line = p.stdout.readline()
+            assert line, seen
+            seen += line
+        script = "set -e\n" + re.search(r"Try next.*:\n((?:  .*\n)+)", seen).group(1)
+        tried = run("/bin/sh", "-c", script, env=clean_env(HOME=home))
+        assert '["admin",' in tried.stdout and "succeeded" in tried.stdout and "1 instance" in tried.stdout
+    finally:
+        p.terminate()
+        p.wait(20)
+
+
+def test_demo_in_a_folder_that_cannot_be(home):
+    (home / "file").write_text("")
+    p = run(BIN, "demo", "--once", "--dir", home / "file", env=clean_env(HOME=home), check=False)
+    assert p.returncode == 64 and "is not a folder" in p.stderr and "--dir DIR" in p.stderr and "logs" not in p.stderr
 
 
 def children(pid):
