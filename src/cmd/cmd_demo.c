@@ -152,7 +152,7 @@ static int make_files(struct demo *d, struct pt_err *err)
 	int rc = PT_OK;
 
 	if (access(d->path[OWNER_TOKEN], F_OK) != 0) {
-		pt_auto(pt_freep) char *token = pt_secret_new("pts_");
+		pt_auto(pt_freep) char *token = pt_secret_new("ptt_");
 
 		rc = token ? write_file(d->path[OWNER_TOKEN], token, err) : pt_fail_oom(err);
 	}
@@ -374,12 +374,28 @@ static int query(struct demo *d, struct pt_err *err)
 	return pt_ctl_result(d->api, a.doc, "table", err);
 }
 
+/* As a shell reads it back: quoted only when it must be. */
+static void shell_word(struct pt_buf *out, const char *s)
+{
+	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-+=:,./@";
+
+	if (!s[strspn(s, plain)]) {
+		pt_buf_str(out, s);
+		return;
+	}
+	pt_buf_chr(out, '\'');
+	for (; *s; s++)
+		*s == '\'' ? pt_buf_str(out, "'\\''") : pt_buf_chr(out, *s);
+	pt_buf_chr(out, '\'');
+}
+
 /* " PATH=FOLDER:$PATH" when a shell would not find this very program by its name. */
 static void path_setting(struct pt_buf *out)
 {
 	char exe[4096] = "", found[4096];
 	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
-	const char *path = getenv("PATH"), *slash = n > 0 ? strrchr(exe, '/') : NULL;
+	const char *path = getenv("PATH");
+	char *slash = n > 0 ? strrchr(exe, '/') : NULL;
 	struct stat mine, other;
 
 	if (!slash || stat(exe, &mine) < 0)
@@ -389,17 +405,19 @@ static void path_setting(struct pt_buf *out)
 		if (stat(found, &other) == 0 && other.st_dev == mine.st_dev && other.st_ino == mine.st_ino)
 			return;
 	}
-	pt_buf_fmt(out, " PATH=%.*s:$PATH", (int)(slash - exe), exe);
+	pt_buf_str(out, " PATH=");
+	*slash = '\0';
+	shell_word(out, exe);
+	pt_buf_str(out, ":\"$PATH\"");
 }
 
 static int tell(struct demo *d, struct pt_err *err)
 {
-	pt_auto_buf token = PT_BUF_INIT(16384);
-	pt_auto_buf path = PT_BUF_INIT(8192);
+	pt_auto_buf token = PT_BUF_INIT(16384), path = PT_BUF_INIT(16384), file = PT_BUF_INIT(16384);
 	int rc = pt_ctl_token_file(d->path[OWNER_TOKEN], &token, err);
 
 	path_setting(&path);
-
+	shell_word(&file, d->path[OWNER_TOKEN]);
 	if (rc >= 0)
 		rc = pt_ctl_say(err,
 				"\nGateway  %s\nToken    %s\n         in %s\n\nTry next, in another terminal:\n"
@@ -408,7 +426,7 @@ static int tell(struct demo *d, struct pt_err *err)
 				"packages GROUP BY 1'\n"
 				"  postern ctl operations list\n"
 				"  postern ctl agents show demo\n",
-				d->url, token.p, d->path[OWNER_TOKEN], d->url, d->path[OWNER_TOKEN], path.p);
+				d->url, token.p, d->path[OWNER_TOKEN], d->url, file.p, path.p);
 	explicit_bzero(token.p, token.len);
 	return rc;
 }
@@ -439,9 +457,14 @@ static int demo(struct demo *d, const struct conf *s, struct pt_err *err)
 		rc = register_integration(d, err);
 	if (rc >= 0)
 		rc = query(d, err);
-	if (rc >= 0)
-		rc = tell(d, err);
-	return rc < 0 || s->once ? rc : run_until_signal(d, err);
+	if (rc >= 0 && s->once) { /* what ends now is not there to be tried */
+		fprintf(stderr, "\nGateway and agent end again; without --once they stay, for you to try more.\n");
+		return PT_OK;
+	}
+	if (rc < 0)
+		return rc;
+	rc = tell(d, err);
+	return rc < 0 ? rc : run_until_signal(d, err);
 }
 
 static void show_logs(const struct demo *d)
@@ -480,7 +503,9 @@ static int run_demo(const struct pt_command *cmd, int argc, char **argv, struct 
 	pt_child_stop(&d.gateway, STOP_MS);
 	if (rc < 0 && rc != PT_E_CANCELLED && rc != PT_E_CONFLICT) {
 		show_logs(&d);
-		if (!err->hint[0])
+		if (!err->hint[0] && d.lock < 0)
+			(void)pt_hint(err, "name a folder that you may write: postern demo --dir DIR");
+		else if (!err->hint[0])
 			(void)pt_hint(err, "the logs are in %.120s; a start with an empty folder: postern demo --dir DIR", s.dir);
 	}
 	pt_ctl_api_free(d.api);

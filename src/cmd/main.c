@@ -4,6 +4,7 @@
 #include "agent/agent.h"
 #include "gateway/gateway.h"
 #include "config.h"
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 
@@ -94,6 +95,17 @@ static int report(const char *name, const struct pt_err *err)
 	return pt_code_exit(err->code);
 }
 
+/* A daemon may be started with 0, 1 or 2 closed: the next file opened, such as a database, would get the number, and what is printed. */
+static void occupy_standard_files(void)
+{
+	int fd = open("/dev/null", O_RDWR);
+
+	while (fd >= 0 && fd <= STDERR_FILENO)
+		fd = dup(fd);
+	if (fd >= 0)
+		(void)close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	const struct pt_command *cmd = NULL;
@@ -103,6 +115,7 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < PT_COUNT(parts); i++)
 		table[i] = *parts[i];
 	pt_opt_root = &root;
+	occupy_standard_files();
 	(void)signal(SIGPIPE, SIG_IGN); /* a peer that goes away is an error of that call, not the end of the program */
 	if (pt_cmd_find(n, argv + 1, &cmd, &used, &err) < 0)
 		return report("", &err);

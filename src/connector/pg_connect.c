@@ -291,7 +291,7 @@ static void read_message(const char *m, char *out, size_t size, char state[stati
 	size_t n = 0;
 
 	state[0] = '\0';
-	while (*m) {
+	while (*(m += strspn(m, "\t "))) { /* a second line begins with a tab */
 		const char *end = strchr(m, '\n'), *at;
 		size_t len = end ? (size_t)(end - m) : strlen(m);
 		bool coded = false;

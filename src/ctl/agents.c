@@ -252,7 +252,7 @@ static int keys_revoke(const struct pt_command *cmd, int argc, char **argv, stru
 const struct pt_command pt_ctl_keys[] = {
 	PT_CTL_COMMAND(
 		"ctl keys create", keys_create, key_create_opts, "make a key for an agent; its secret is shown once",
-		.text = "Several keys of an agent may be valid at once: make the new one, restart the agent with it, revoke\n"
+		.text = "Several keys of an agent may be valid at once: make the new one, give it to the agent, revoke\n"
 			"the old one."),
 	PT_CTL_COMMAND("ctl keys list", keys_list, key_list_opts, "list an agent's keys (never their secret)"),
 	PT_CTL_COMMAND("ctl keys revoke", keys_revoke, key_opts, "end a key; it fails with the next request"),

@@ -30,7 +30,7 @@ static const struct pt_opt add_opts[] = {
 	PT_O(struct conf, file_path, "file-path", PT_OPT_STR, .flags = PT_OPT_NO_ENV, .value = "PATH",
 	     .help = "FILE: path as the agent sees it, below /etc/secrets/integrations unless the agent allows others"),
 	PT_O(struct conf, env_var_name, "env-var-name", PT_OPT_STR, .flags = PT_OPT_NO_ENV, .value = "NAME",
-	     .help = "ENV_VAR: variable in the agent's environment"),
+	     .help = "ENV_VAR: variable in the agent's environment; its name begins with POSTERN_CREDENTIAL_ or MCD_"),
 	PT_O(struct conf, name, "name", PT_OPT_STR, .flags = PT_OPT_REQUIRED | PT_OPT_NO_ENV, .value = "NAME",
 	     .help = "name of the integration"),
 	PT_O(struct conf, agent, "agent", PT_OPT_STR, .flags = PT_OPT_NO_ENV, .value = "AGENT",
@@ -73,8 +73,8 @@ static int add(const struct pt_command *cmd, int argc, char **argv, struct pt_er
 		return rc < 0 ? rc : PT_OK;
 	file = strcmp(s.credential_type, "FILE") == 0;
 	if (!(file ? s.file_path : s.env_var_name) || (file ? s.env_var_name : s.file_path))
-		return pt_fail(err, PT_E_INVALID, "credentials of type %s are told by %s alone", s.credential_type,
-			       file ? "--file-path" : "--env-var-name");
+		return pt_fail(err, PT_E_INVALID, "--self-hosted-credentials-type %s goes with %s, not with %s", s.credential_type,
+			       file ? "--file-path" : "--env-var-name", file ? "--env-var-name" : "--file-path");
 	if (!s.agent)
 		rc = only_agent(api, &agents, &s.agent, err);
 	if (rc < 0)
@@ -91,10 +91,12 @@ static int add(const struct pt_command *cmd, int argc, char **argv, struct pt_er
 			  pt_ctl_text(a.doc, "id"), s.name);
 }
 
-/* Its agent by name, where the gateway tells it. */
-static void show_agent(const json_t *in, struct pt_buf *out)
+/* Where the agent finds the credentials: the path or the variable. */
+static void show_place(const json_t *in, struct pt_buf *out)
 {
-	pt_ctl_show_text(json_object_get(in, json_object_get(in, "agent_name") ? "agent_name" : "agent"), out);
+	const json_t *path = pt_ctl_get(in, "credential.file_path");
+
+	pt_ctl_show_text(path ? path : pt_ctl_get(in, "credential.env_var_name"), out);
 }
 
 static int list(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
@@ -102,8 +104,9 @@ static int list(const struct pt_command *cmd, int argc, char **argv, struct pt_e
 	static const struct pt_ctl_col cols[] = {
 		{ "NAME", "name" },
 		{ "TYPE", "connection_type" },
-		{ "AGENT", "", show_agent },
+		{ "AGENT", "agent_name" },
 		{ "CREDENTIALS", "credential.type" },
+		{ "PLACE", "", show_place, .max_width = 60 },
 		{ "ID", "id" },
 		{ "CREATED", "created_at", pt_ctl_show_time },
 	};
@@ -125,7 +128,7 @@ static int show(const struct pt_command *cmd, int argc, char **argv, struct pt_e
 		{ "name", "name" },
 		{ "id", "id" },
 		{ "connection type", "connection_type" },
-		{ "agent", "", show_agent },
+		{ "agent", "agent_name" },
 		{ "credentials", "credential.type" },
 		{ "file", "credential.file_path" },
 		{ "variable", "credential.env_var_name" },

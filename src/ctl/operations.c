@@ -274,8 +274,9 @@ static const struct pt_opt run_opts[] = {
 static const char run_text[] =
 	"Without --wait it prints the operation's id as soon as the gateway has it on disk. With --wait\n"
 	"it shows on a terminal what the operation does or waits for, then prints its rows; the exit code\n"
-	"tells how it ended. Ctrl-C stops the waiting, not the operation. With -o json the operation is\n"
-	"printed, and its rows are left to `postern ctl operations result`.\n"
+	"tells how it ended. Ctrl-C says how to cancel the operation, and a second Ctrl-C stops the\n"
+	"waiting; the operation goes on. With -o json the operation is printed, and its rows are left to\n"
+	"`postern ctl operations result`.\n"
 	"\n"
 	"  postern ctl operations run --integration sales --wait \\\n"
 	"      --sql 'SELECT * FROM orders WHERE day = $1' --param 2026-11-01\n"

@@ -178,6 +178,14 @@ static int document(const json_t *doc, struct pt_err *err)
 	return pt_ctl_out(&out, err);
 }
 
+/* "1 row", "2 rows" */
+static void tell_rows(const char *before, const json_t *count, const char *after)
+{
+	long long n = json_integer_value(count);
+
+	fprintf(stderr, "%s%lld row%s%s\n", before, n, n == 1 ? "" : "s", after);
+}
+
 static void tell(const json_t *result, bool rows)
 {
 	const char *partial = pt_ctl_text(result, "partial");
@@ -187,9 +195,9 @@ static void tell(const json_t *result, bool rows)
 		fprintf(stderr, "More rows were left behind: %s. Raise --max-rows or --max-bytes.\n",
 			strcmp(partial, "row_limit") == 0 ? "the row limit was reached" : "the byte limit was reached");
 	else if (rows && isatty(STDERR_FILENO))
-		fprintf(stderr, "(%lld rows)\n", (long long)json_integer_value(json_object_get(result, "rows")));
+		tell_rows("(", json_object_get(result, "rows"), ")");
 	else if (!rows && json_is_integer(affected) && json_integer_value(affected) >= 0)
-		fprintf(stderr, "%lld rows affected\n", (long long)json_integer_value(affected));
+		tell_rows("", affected, " affected");
 	else if (!rows)
 		fprintf(stderr, "done; there are no rows\n");
 }

@@ -41,7 +41,7 @@ static int sql_input(const struct pt_ctl_run *s, json_t **ret, struct pt_err *er
 		(void)json_object_set_new(*ret, "params", params);
 	}
 	if (s->write)
-		(void)json_object_set_new(*ret, "write", json_true());
+		(void)json_object_set_new(*ret, "mode", json_string("write"));
 	return rc;
 }
 

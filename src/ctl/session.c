@@ -4,7 +4,7 @@
 #include <termios.h>
 #include <fcntl.h>
 
-enum { TOKEN_MAX = 16384 };
+enum { TOKEN_MAX = 16384, CTRL_C = 3 };
 
 /* --- login --- */
 
@@ -26,13 +26,14 @@ static int prompt_token(const char *url, struct pt_buf *out, struct pt_err *err)
 		return no_token(err);
 	quiet = old;
 	quiet.c_lflag &= ~(tcflag_t)(ECHO | ISIG); /* without ISIG no key can end us while the terminal is mute */
+	quiet.c_cc[VEOL] = CTRL_C;		   /* a line ends with it, so that it is read at once */
 	(void)tcsetattr(fd, TCSAFLUSH, &quiet);
 	dprintf(fd, "API token for %s: ", url);
-	while ((n = read(fd, &c, 1)) == 1 && c != '\n' && c != '\r' && c != 3) /* 3 = Ctrl-C */
+	while ((n = read(fd, &c, 1)) == 1 && c != '\n' && c != '\r' && c != CTRL_C)
 		pt_buf_chr(out, c);
 	(void)tcsetattr(fd, TCSAFLUSH, &old);
 	dprintf(fd, "\n");
-	if (n == 1 && c == 3)
+	if (n == 1 && c == CTRL_C)
 		return pt_fail(err, PT_E_CANCELLED, "login was interrupted");
 	return out->len ? pt_buf_done(out, err) : no_token(err);
 }
@@ -54,7 +55,8 @@ static int find_token(const struct pt_ctl_target *t, struct pt_buf *out, struct 
 static int save_login(const struct pt_ctl_target *t, const char *token, struct pt_buf *path, struct pt_err *err)
 {
 	pt_auto_buf text = PT_BUF_INIT(2 << 20), dir = PT_BUF_INIT(8192);
-	struct pt_ctl_login l = { .url = (char *)t->url, .token = (char *)token, .ca_file = (char *)t->ca };
+	pt_auto(pt_freep) char *ca = t->ca ? realpath(t->ca, NULL) : NULL; /* found from every folder; base64 stays what it is */
+	struct pt_ctl_login l = { .url = (char *)t->url, .token = (char *)token, .ca_file = ca ? ca : (char *)t->ca };
 	int rc = pt_ctl_login_path(t, path, err);
 	const char *slash = rc >= 0 ? strrchr(path->p, '/') : NULL;
 

@@ -85,7 +85,7 @@ static int conn_new(struct sqlite_db *db, bool write, struct conn **ret, struct 
 static int broken(struct pt_err *err)
 {
 	(void)pt_fail(err, PT_E_IO, "the transaction was rolled back after an earlier failure");
-	return pt_hint(err, "look at the disk: is it full, or failing?");
+	return pt_hint(err, "look at the gateway's disk: is it full, or failing?");
 }
 
 /* Before the first statement of a write transaction: begin it.  BEGIN IMMEDIATE even for a read, since no other writer is there

@@ -248,7 +248,7 @@ int pt_sql_fail(sqlite3 *h, struct pt_err *err, const char *what)
 	case SQLITE_IOERR:
 	case SQLITE_CANTOPEN:
 		code = PT_E_IO;
-		hint = "look at the disk: is it full, or failing?";
+		hint = "look at the gateway's disk: is it full, or failing?";
 		break;
 	case SQLITE_CORRUPT:
 	case SQLITE_NOTADB:

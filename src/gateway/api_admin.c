@@ -67,7 +67,7 @@ static int check_name(const char *name, struct pt_err *err)
 	size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.");
 
 	if (!*name || name[n] || *name == '.' || *name == '-')
-		return pt_fail(err, PT_E_INVALID, "name: '%.63s' may only have letters, digits, '-', '_' and '.', and begins with one of the first two or '_'",
+		return pt_fail(err, PT_E_INVALID, "name: '%.63s' may only have the letters a-z and A-Z, digits, '-', '_' and '.', and not begin with '-' or '.'",
 			       name);
 	return PT_OK;
 }
@@ -521,25 +521,32 @@ int pt_api_integrations_create(struct pt_call *c, struct pt_tx *tx, struct pt_er
 	if ((rc = taken(pt_tx_insert(tx, &pt_integrations, &r, err), "an integration", in->name, err)) < 0)
 		return rc;
 	c->status = 201;
-	pt_view_integration(&r, &c->out);
-	return PT_OK;
+	return pt_view_integration(tx, &r, &c->out, err);
 }
+
+struct integration_list {
+	struct pt_tx *tx;
+	struct pt_buf *out;
+	struct pt_err *err;
+};
 
 static int list_integration(void *arg, void *rec)
 {
-	pt_jw_key(arg, NULL);
-	pt_view_integration(rec, arg);
-	return 0;
+	struct integration_list *l = arg;
+
+	pt_jw_key(l->out, NULL);
+	return pt_view_integration(l->tx, rec, l->out, l->err);
 }
 
 int pt_api_integrations_list(struct pt_call *c, struct pt_tx *tx, struct pt_err *err)
 {
+	struct integration_list l = { .tx = tx, .out = &c->out, .err = err };
 	struct pt_rec_integration m = { 0 };
 
 	pt_id_copy(m.account, c->who.account);
 	begin_items(c);
 	return end_items(c, pt_tx_scan(tx, &pt_integrations, &(struct pt_scan){ .index = &pt_integrations_by_name, .match = &m, .n_eq = 1 },
-				       list_integration, &c->out, err));
+				       list_integration, &l, err));
 }
 
 int pt_api_integrations_get(struct pt_call *c, struct pt_tx *tx, struct pt_err *err)
@@ -547,9 +554,7 @@ int pt_api_integrations_get(struct pt_call *c, struct pt_tx *tx, struct pt_err *
 	pt_auto_rec(integration) i = { 0 };
 	int rc = pt_find_integration(tx, c->who.account, pt_http_param(c->req, "id"), &i, err);
 
-	if (rc == 0)
-		pt_view_integration(&i, &c->out);
-	return rc;
+	return rc < 0 ? rc : pt_view_integration(tx, &i, &c->out, err);
 }
 
 int pt_api_integrations_delete(struct pt_call *c, struct pt_tx *tx, struct pt_err *err)
@@ -559,6 +564,6 @@ int pt_api_integrations_delete(struct pt_call *c, struct pt_tx *tx, struct pt_er
 
 	if (rc < 0)
 		return rc;
-	pt_view_integration(&i, &c->out);
-	return pt_tx_remove(tx, &pt_integrations, &i, err);
+	rc = pt_view_integration(tx, &i, &c->out, err);
+	return rc < 0 ? rc : pt_tx_remove(tx, &pt_integrations, &i, err);
 }

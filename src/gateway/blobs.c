@@ -1,5 +1,6 @@
 /* Bodies of large results: one file each below the blob folder, in 1024 subfolders.  A blob is written whole and fsynced before the row that
- * names it is committed; after a crash a blob that no row names is an orphan and is removed at the next start. */
+ * names it is committed; after a crash a blob that no row names is an orphan and is removed at the next start.  So that a gateway does not
+ * take the blobs of another database for orphans, the folder says whose it is: the file "database" in it has the id of the first account. */
 #include "base/id.h"
 #include "gateway/internal.h"
 #include "os/file.h"
@@ -157,15 +158,59 @@ static int sweep_dir(struct pt_gateway *g, struct pt_tx *tx, const char *sub, st
 	return rc < 0 ? rc : PT_OK;
 }
 
+/* --- whose folder it is --- */
+
+static int first_id(void *arg, void *rec)
+{
+	pt_id_copy(arg, ((struct pt_rec_account *)rec)->id);
+	return 1;
+}
+
+/* The id of the database, "" before its first account; and what stands in the folder, "" when nobody has claimed it. */
+static int whose(struct pt_gateway *g, struct pt_tx *tx, char id[static PT_ID_SIZE], struct pt_buf *folder, struct pt_err *err)
+{
+	char path[4160];
+	int rc;
+
+	*id = '\0';
+	rc = pt_tx_scan(tx, &pt_accounts, &(struct pt_scan){ .limit = 1 }, first_id, id, err);
+	if (rc < 0)
+		return rc;
+	snprintf(path, sizeof(path), "%s/database", g->blob_dir);
+	rc = pt_file_read(path, folder, err);
+	return rc == PT_E_NOT_FOUND ? PT_OK : rc;
+}
+
+int pt_blob_claim(struct pt_gateway *g, struct pt_err *err)
+{
+	pt_auto(pt_tx_rollbackp) struct pt_tx *tx = NULL;
+	pt_auto_buf folder = PT_BUF_INIT(4096);
+	char id[PT_ID_SIZE], path[4160];
+	int rc = pt_db_begin(g->db, false, &tx, err);
+
+	if (rc < 0 || (rc = whose(g, tx, id, &folder, err)) < 0 || folder.len)
+		return rc;
+	snprintf(path, sizeof(path), "%s/database", g->blob_dir);
+	return pt_file_replace(path, id, strlen(id), 0600, err);
+}
+
 int pt_blob_sweep(struct pt_gateway *g, struct pt_err *err)
 {
 	pt_auto(pt_tx_rollbackp) struct pt_tx *tx = NULL;
+	pt_auto_buf folder = PT_BUF_INIT(4096);
 	int rc = pt_mkdirs(g->blob_dir, err);
+	char id[PT_ID_SIZE];
 	struct dirent *e;
 	DIR *d;
 
-	if (rc < 0 || (rc = pt_db_begin(g->db, false, &tx, err)) < 0)
+	if (rc < 0 || (rc = pt_db_begin(g->db, false, &tx, err)) < 0 || (rc = whose(g, tx, id, &folder, err)) < 0)
 		return rc;
+	if (folder.len && strcmp(folder.p, id) != 0) {
+		(void)pt_fail(err, PT_E_CONFLICT, "blob folder '%.150s' belongs to another database", g->blob_dir);
+		return pt_hint(err, "give this database a folder of its own with --blob-dir; when the other one is gone for good, remove that folder");
+	}
+	if (!*id) /* a new database has no blobs: what lies there is not its own */
+		return PT_OK;
 	if (!(d = opendir(g->blob_dir)))
 		return pt_fail_sys(err, PT_E_IO, "open blob folder '%s'", g->blob_dir);
 	while (rc == 0 && (e = readdir(d)))

@@ -67,6 +67,9 @@ int pt_gateway_closed(struct pt_err *err)
 
 /* --- first start --- */
 
+/* What fits into an Authorization header (RFC 6750); what made the token does not matter. */
+#define TOKEN_CHARACTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/="
+
 static int read_owner_token(const char *path, struct pt_buf *out, struct pt_err *err)
 {
 	int rc = pt_file_read(path, out, err);
@@ -75,8 +78,9 @@ static int read_owner_token(const char *path, struct pt_buf *out, struct pt_err 
 		return pt_err_wrap(err, rc, "owner token file");
 	while (out->len && strchr(" \t\r\n", out->p[out->len - 1]))
 		out->p[--out->len] = '\0';
-	if (out->len < 20) {
-		(void)pt_fail(err, PT_E_INVALID, "the owner token in '%s' has fewer than 20 characters", path);
+	if (out->len < 20 || strspn(out->p, TOKEN_CHARACTERS) != out->len) {
+		(void)pt_fail(err, PT_E_INVALID, out->len < 20 ? "the owner token in '%s' has fewer than 20 characters" :
+								   "'%s' does not hold one API token", path);
 		return pt_hint(err, "make one: (printf ptt_; head -c 32 /dev/urandom | base64 | tr -d '=\\n') > %s", path);
 	}
 	return PT_OK;
@@ -243,7 +247,7 @@ static int serve(struct pt_gateway *g, const struct conf *conf, struct pt_http_r
 	if (!conf->tls_cert != !conf->tls_key)
 		return pt_fail(err, PT_E_INVALID, "--tls-cert and --tls-key go together");
 	if ((rc = set_blob_dir(g, conf, err)) < 0 || (rc = pt_db_open(&g->db, conf->database, pt_gateway_tables, err)) < 0 ||
-	    (rc = pt_blob_sweep(g, err)) < 0 || (rc = first_owner(g, conf, err)) < 0 || (rc = pt_lease_grace(g, err)) < 0 ||
+	    (rc = pt_blob_sweep(g, err)) < 0 || (rc = first_owner(g, conf, err)) < 0 || (rc = pt_blob_claim(g, err)) < 0 || (rc = pt_lease_grace(g, err)) < 0 ||
 	    (rc = pt_presence_new(g, err)) < 0 || (rc = pt_waiters_new(g, err)) < 0 ||
 	    (rc = pt_writer_start(&g->writer, g->db, &hooks, err)) < 0)
 		return rc;
@@ -341,7 +345,8 @@ const struct pt_command pt_cmd_gateway = {
 	.text = "The gateway keeps operations in its database and hands them to agents, which connect to it.  An operation that it has\n"
 		"acknowledged is on disk.\n\n"
 		"The first start makes the account `default` with one user `owner` and prints that user's API token once; there is no\n"
-		"default password.  With --owner-token-file the token is taken from that file instead, at every start.\n\n"
+		"default password.  With --owner-token-file the token is taken from that file instead, at every start: so a lost\n"
+		"token is replaced.\n\n"
 		"SIGTERM or SIGINT stops it: long polls are answered, open requests are finished, then it exits.\n\n"
 		"Example:\n\n"
 		"    postern gateway --listen 127.0.0.1:7070 --database sqlite:/var/lib/postern/gateway.db",

@@ -152,7 +152,7 @@ int pt_get_by(struct pt_tx *tx, const struct pt_table *t, const struct pt_index 
 
 /* --- views.c: records as JSON --- */
 void pt_view_agent(struct pt_gateway *g, const struct pt_rec_agent *a, struct pt_buf *out);
-void pt_view_integration(const struct pt_rec_integration *i, struct pt_buf *out);
+int pt_view_integration(struct pt_tx *tx, const struct pt_rec_integration *i, struct pt_buf *out, struct pt_err *err) PT_MUSTCHECK;
 /* full: with input, result and timeline. */
 int pt_view_operation(struct pt_gateway *g, struct pt_tx *tx, const struct pt_rec_operation *op, bool full, struct pt_buf *out,
 		      struct pt_err *err) PT_MUSTCHECK;
@@ -242,7 +242,10 @@ int pt_blob_commit(struct pt_blob_writer *w, char **ret_name, struct pt_err *err
 void pt_blob_abort(struct pt_blob_writer *w); /* also frees after a commit; NULL is fine */
 int pt_blob_open(struct pt_gateway *g, const char *name, int *ret_fd, struct pt_err *err) PT_MUSTCHECK;
 void pt_blob_remove(struct pt_gateway *g, const char *name);
-int pt_blob_sweep(struct pt_gateway *g, struct pt_err *err) PT_MUSTCHECK; /* at start: remove files that no result names */
+/* At start: remove files that no result names.  CONFLICT when the folder is another database's. */
+int pt_blob_sweep(struct pt_gateway *g, struct pt_err *err) PT_MUSTCHECK;
+/* Write into the folder whose it is, unless that stands there.  After the first account was made. */
+int pt_blob_claim(struct pt_gateway *g, struct pt_err *err) PT_MUSTCHECK;
 
 /* --- verify.c: is a body what its head says (size, SHA-256, whole zstd frames)? --- */
 struct pt_verify;

@@ -287,6 +287,25 @@ static int forget(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operatio
 	return rc < 0 ? rc : pt_tx_remove(tx, &pt_operations, op, err);
 }
 
+/* What a person must do so that the next one does not wait in vain, as the hint. */
+static int say_what_is_missing(struct pt_gateway *g, struct pt_tx *tx, const struct pt_rec_operation *op, struct pt_err *why, struct pt_err *err)
+{
+	pt_auto_rec(agent) a = { 0 };
+	struct pt_presence_info p;
+	int rc;
+
+	pt_id_copy(a.id, op->agent);
+	rc = pt_tx_get(tx, &pt_agents, &a, err);
+	if (rc < 0)
+		return rc == PT_E_NOT_FOUND ? PT_OK : rc;
+	pt_presence_of(g, a.id, &p);
+	if (!a.enabled)
+		(void)pt_hint(why, "agent %s is disabled; enable it: postern ctl agents enable %s", a.name, a.name);
+	else if (!p.instances)
+		(void)pt_hint(why, "agent %s has no connected instance: is it running, and what does its log say?", a.name);
+	return PT_OK;
+}
+
 static int reap_due(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation *op, struct pt_err *err)
 {
 	int64_t now = pt_gateway_now(g);
@@ -300,6 +319,9 @@ static int reap_due(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operat
 	if (op->state == PT_OP_QUEUED && now >= op->deadline) {
 		(void)pt_fail(&why, PT_E_DEADLINE, op->attempt ? "the deadline passed while it waited for another attempt"
 							       : "the deadline passed before any agent instance could take it");
+		rc = say_what_is_missing(g, tx, op, &why, err);
+		if (rc < 0)
+			return rc;
 		return pt_op_finish(g, tx, op, PT_OP_EXPIRED, &why, err);
 	}
 	if (op->state == PT_OP_QUEUED) { /* parking is over */

@@ -21,13 +21,21 @@ void pt_view_agent(struct pt_gateway *g, const struct pt_rec_agent *a, struct pt
 	pt_buf_chr(out, '}');
 }
 
-void pt_view_integration(const struct pt_rec_integration *i, struct pt_buf *out)
+int pt_view_integration(struct pt_tx *tx, const struct pt_rec_integration *i, struct pt_buf *out, struct pt_err *err)
 {
+	pt_auto_rec(agent) a = { 0 };
+	int rc;
+
+	pt_id_copy(a.id, i->agent);
+	rc = pt_tx_get(tx, &pt_agents, &a, err);
+	if (rc < 0 && rc != PT_E_NOT_FOUND)
+		return rc;
 	pt_buf_chr(out, '{');
 	pt_jw_str(out, "id", i->id);
 	pt_jw_str(out, "name", i->name);
 	pt_jw_str(out, "connection_type", i->connection_type);
 	pt_jw_str(out, "agent", i->agent);
+	pt_jw_str(out, "agent_name", a.name);
 	pt_jw_open(out, "credential", '{');
 	pt_jw_str(out, "type", i->credential_type);
 	pt_jw_str(out, "file_path", i->file_path);
@@ -35,6 +43,7 @@ void pt_view_integration(const struct pt_rec_integration *i, struct pt_buf *out)
 	pt_jw_close(out, '}');
 	pt_jw_time(out, "created_at", i->created);
 	pt_buf_chr(out, '}');
+	return PT_OK;
 }
 
 /* --- operations --- */

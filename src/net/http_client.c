@@ -534,7 +534,7 @@ static int explain(struct run *run, CURLcode rc, const struct pt_url *u, struct 
 	if (code == PT_E_HOST_UNKNOWN)
 		pt_hint(err, "check the name and this machine's DNS; behind a proxy, HTTPS_PROXY must be set");
 	else if (code == PT_E_CONNECT || (code == PT_E_TIMEOUT && !run->call->status))
-		pt_hint(err, "is a firewall in the path, or must a proxy be used (HTTPS_PROXY)?");
+		pt_hint(err, "does it run there and listen on this address? Is a firewall in the path, or must a proxy be used (HTTPS_PROXY)?");
 	return code;
 }
 

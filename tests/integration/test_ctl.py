@@ -140,6 +140,22 @@ def test_login_asks_on_the_terminal(home, gw):
     assert gw.token not in text
 
 
+def test_login_can_be_left(home, gw):
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execve(BIN, ["postern", "ctl", "login", "--url", gw.url], clean_env(HOME=home))
+    read_until(fd, "API token")
+    os.write(fd, b"\x03")
+    assert "interrupted" in read_until(fd, "code: cancelled")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 75
+
+
+def test_login_remembers_where_the_ca_file_is(home, gw, ca):
+    shutil.copy(ca.cert, home / "ca.pem")
+    run(BIN, "ctl", "login", "--url", gw.url, "--ca-file", "ca.pem", cwd=home, env=clean_env(HOME=home), input=gw.token)
+    run(BIN, "ctl", "whoami", cwd="/", env=clean_env(HOME=home))
+
+
 def test_stored_token_goes_to_its_gateway_only(home, gw, origin):
     env = clean_env(HOME=home)
     run(BIN, "ctl", "login", "--url", gw.url, env=env, input=gw.token)
@@ -227,9 +243,14 @@ def test_integration_of_the_only_agent(stack):
     assert p.returncode == 64 and "--agent with one of: one, two" in p.stderr
     stack.ctl(gw, *add, "more", "--agent", "two")
     assert len(stack.ctl_json(gw, "integrations", "list")["items"]) == 2
+    listed = stack.ctl(gw, "integrations", "list").stdout
+    assert re.search(r"more +postgres +two +FILE +/etc/secrets/integrations/sales.json ", listed)
     stack.ctl(gw, "integrations", "delete", "more")
     p = stack.ctl(gw, "integrations", "test", "sales", "--timeout", "1s", check=False)
-    assert p.returncode == 75 and "operation expired" in p.stderr
+    assert p.returncode == 75 and "operation expired" in p.stderr and "ctl agents enable one" in p.stderr
+    stack.ctl(gw, "agents", "enable", "one")
+    p = stack.ctl(gw, "integrations", "test", "sales", "--timeout", "1s", check=False)
+    assert p.returncode == 75 and "agent one has no connected instance" in p.stderr
     p = stack.ctl(gw, "integrations", "add-self-hosted-credentials-v2", "--connection-type", "postgres", "--self-hosted-credentials-type",
                   "ENV_VAR", "--file-path", "/x", "--name", "n", check=False)
     assert p.returncode == 64 and "--env-var-name" in p.stderr
@@ -248,6 +269,13 @@ def test_rows_in_every_format(shop, ctl):
         " 1  tea                      2.5", " 2  NULL                    10.0", ' 3  a "quoted", line\\ntwo    0.1']
     assert ctl(*QUERY, sql, "--format", "csv").stdout == \
         'id,name,price\r\n1,tea,2.5\r\n2,,10.0\r\n3,"a ""quoted"", line\ntwo",0.1\r\n'.replace("\r\n", "\n")  # text mode reads \r\n as \n
+
+
+def test_write(shop, ctl):
+    p = ctl(*QUERY, "UPDATE item SET price = 11 WHERE id = 2", check=False)
+    assert p.returncode == 65 and "--write" in p.stderr
+    p = ctl(*QUERY, "UPDATE item SET price = 10 WHERE id = 2", "--write")
+    assert p.stdout == "" and "1 row affected" in p.stderr
 
 
 def test_operation_document_and_result(shop, ctl):
@@ -403,7 +431,7 @@ def demo_port(var):
 def test_demo_twice(home):
     var = home / "var"
     first = run(BIN, "demo", "--once", "--dir", var, env=clean_env(HOME=home))
-    assert re.match(r"name +version +installed_mb\n-+", first.stdout) and "Try next" in first.stdout
+    assert re.match(r"name +version +installed_mb\n-+", first.stdout) and "Try next" not in first.stdout
     assert stat.S_IMODE((var / "owner-token").stat().st_mode) == 0o600
     port, data = demo_port(var), (var / "packages.db").stat()
     second = run(BIN, "demo", "--once", "--dir", var, env=clean_env(HOME=home))
@@ -415,6 +443,29 @@ def test_demo_twice(home):
         s.listen()
         run(BIN, "demo", "--once", "--dir", var, env=clean_env(HOME=home))
     assert demo_port(var) != port
+
+
+def test_demo_tells_commands_that_work(home):
+    var = home / "o'ne $1"
+    p = subprocess.Popen([BIN, "demo", "--dir", var], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=clean_env(HOME=home))
+    try:
+        seen = ""
+        while "Ctrl-C ends" not in seen:
+            line = p.stdout.readline()
+            assert line, seen
+            seen += line
+        script = "set -e\n" + re.search(r"Try next.*:\n((?:  .*\n)+)", seen).group(1)
+        tried = run("/bin/sh", "-c", script, env=clean_env(HOME=home))
+        assert '["admin",' in tried.stdout and "succeeded" in tried.stdout and "1 instance" in tried.stdout
+    finally:
+        p.terminate()
+        p.wait(20)
+
+
+def test_demo_in_a_folder_that_cannot_be(home):
+    (home / "file").write_text("")
+    p = run(BIN, "demo", "--once", "--dir", home / "file", env=clean_env(HOME=home), check=False)
+    assert p.returncode == 64 and "is not a folder" in p.stderr and "--dir DIR" in p.stderr and "logs" not in p.stderr
 
 
 def children(pid):

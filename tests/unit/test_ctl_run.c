@@ -43,7 +43,7 @@ int main(void)
 	body(RUN(.sql = "x", .integration = "i", .write = true, .priority = 9, .timeout_ms = 1500, .max_rows = 10,
 		 .max_bytes = 2048, .deadline_ms = 1001, .max_attempts = 1, .at_most_once = true,
 		 .labels = { { "team=finance", "x==" }, 2 }),
-	     "{\"type\":\"query\",\"integration\":\"i\",\"idempotency_key\":\"k1\",\"input\":{\"sql\":\"x\",\"write\":true},"
+	     "{\"type\":\"query\",\"integration\":\"i\",\"idempotency_key\":\"k1\",\"input\":{\"sql\":\"x\",\"mode\":\"write\"},"
 	     "\"limits\":"
 	     "{\"timeout_ms\":1500,\"max_rows\":10,\"max_bytes\":2048},\"priority\":9,\"deadline_s\":2,\"max_attempts\":1,"
 	     "\"delivery\":"

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/id.h"
 #include "gateway/exchange.h"
+#include "os/file.h"
 #include "../tap.h"
 #include <stdatomic.h>
 #include <sys/stat.h>
@@ -45,6 +46,7 @@ static void setup(void)
 	struct pt_err err = { 0 };
 	struct pt_rec_agent a = { .name = (char *)(uintptr_t) "warehouse", .kind = (char *)(uintptr_t) "generic", .enabled = true };
 	struct pt_rec_key k = { .hash = (char *)(uintptr_t) "none" };
+	struct pt_rec_account acc = { .name = (char *)(uintptr_t) "default" };
 	static char dir[] = "/tmp/pt-lifecycle-XXXXXX";
 	struct pt_tx *tx;
 
@@ -59,6 +61,8 @@ static void setup(void)
 	pt_id_copy(a.id, agent_id);
 	pt_id_copy(a.account, account_id);
 	tx = begin(true);
+	pt_id_copy(acc.id, account_id);
+	pt_assert(pt_tx_insert(tx, &pt_accounts, &acc, &err) == 0);
 	pt_assert(pt_tx_insert(tx, &pt_agents, &a, &err) == 0);
 	pt_id_new(k.id, "key");
 	pt_id_copy(key_id, k.id);
@@ -610,6 +614,28 @@ static void retention_with_blob(void)
 	ok(pt_blob_sweep(&g, &err) == 0 && pt_blob_open(&g, blob, &fd, &err) < 0, "is swept at the next start");
 }
 
+static void blobs_of_another_database(void)
+{
+	struct pt_err err = { 0 };
+	struct pt_blob_writer *w = NULL;
+	pt_auto(pt_freep) char *blob = NULL;
+	char path[200];
+	int fd = -1;
+
+	snprintf(path, sizeof(path), "%s/database", g.blob_dir);
+	ok(pt_blob_begin(&g, &w, &err) == 0 && pt_blob_commit(w, &blob, &err) == 0, "a blob that no result of this database names");
+	pt_blob_abort(w);
+	ok(pt_file_replace(path, "acc_another", 11, 0600, &err) == 0, "the folder is another database's");
+	is_int(pt_blob_sweep(&g, &err), PT_E_CONFLICT, "the gateway does not start");
+	ok(strstr(err.msg, "another database") && strstr(err.hint, "--blob-dir"), "says why: %s", err.msg);
+	ok(pt_blob_open(&g, blob, &fd, &err) == 0, "and removes nothing");
+	pt_closep(&fd);
+	ok(unlink(path) == 0 && pt_blob_claim(&g, &err) == 0 && access(path, F_OK) == 0, "a folder of nobody is claimed");
+	ok(pt_blob_sweep(&g, &err) == 0, "by the database that sweeps it then");
+	ok(pt_blob_open(&g, blob, &fd, &err) < 0, "the orphan is gone");
+	ok(unlink(path) == 0, "end");
+}
+
 static void batches(void)
 {
 	enum { N = 1200, BATCH = 500 };
@@ -670,6 +696,7 @@ int main(void)
 	clock_ms += 2 * RETENTION_MS;
 	reap();
 	retention_with_blob();
+	blobs_of_another_database();
 	batches();
 	grace_at_start();
 	too_many_instances();
