@@ -208,6 +208,7 @@ int pt_ctl_result(struct pt_ctl_api *api, const json_t *op, const char *format, 
 	struct sink s = { .line = PT_BUF_INIT(LINE_MAX_BYTES),
 			  .out = PT_BUF_INIT(64u << 20),
 			  .cell = PT_BUF_INIT(LINE_MAX_BYTES) };
+	bool lines = doc && !json_object_get(result, "columns"); /* of objects, such as an agent's log */
 	int rc = PT_OK;
 
 	if (!json_object_size(json_object_get(result, "body"))) {
@@ -216,14 +217,16 @@ int pt_ctl_result(struct pt_ctl_api *api, const json_t *op, const char *format, 
 		tell(result, false);
 		return PT_OK;
 	}
-	s.format = format ? format[0] : isatty(STDOUT_FILENO) ? 't' : 'j';
+	s.format = format ? format[0] : isatty(STDOUT_FILENO) && !lines ? 't' : 'j';
+	if (lines && s.format != 'j')
+		return pt_fail(err, PT_E_INVALID, "this result has no columns: only --format jsonl can show it");
 	s.n = json_array_size(json_object_get(result, "columns"));
 	s.hash = EVP_MD_CTX_new();
 	if (!s.hash || EVP_DigestInit_ex(s.hash, EVP_sha256(), NULL) != 1)
 		rc = pt_fail_oom(err);
 	if (rc >= 0)
 		rc = stream_rows(api, result, &s, err);
-	if (rc >= 0)
+	if (rc >= 0 && !lines)
 		tell(result, true);
 	EVP_MD_CTX_free(s.hash);
 	pt_buf_release(&s.line);

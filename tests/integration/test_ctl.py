@@ -271,6 +271,19 @@ def test_rows_in_every_format(shop, ctl):
         'id,name,price\r\n1,tea,2.5\r\n2,,10.0\r\n3,"a ""quoted"", line\ntwo",0.1\r\n'.replace("\r\n", "\n")  # text mode reads \r\n as \n
 
 
+def test_log_lines(shop, gw, ctl, module_stack):
+    logs = ("operations", "run", "--agent", shop.key.agent, "--type", "logs", "--wait")
+    assert json.loads(ctl(*logs).stdout.splitlines()[0])["msg"] == "agent started"
+    p = ctl(*logs, "--format", "csv", check=False)
+    assert p.returncode == 64 and "--format jsonl" in p.stderr
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execve(BIN, ["postern", "ctl", *map(str, logs)],
+                  clean_env(HOME=module_stack.home, POSTERN_GATEWAY_URL=gw.url, POSTERN_API_TOKEN_FILE=gw.token_file))
+    assert '"msg":"agent started"' in read_all(fd)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
 def test_write(shop, ctl):
     p = ctl(*QUERY, "UPDATE item SET price = 11 WHERE id = 2", check=False)
     assert p.returncode == 65 and "--write" in p.stderr
