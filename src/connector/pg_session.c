@@ -69,7 +69,7 @@ int pg_query_error(struct pg_conn *c, const PGresult *res, struct pt_err *err)
 		(void)pt_fail(err, code, "%.300s", text ? text : "error");
 	pt_native(err, state);
 	if (strcmp(state, "25006") == 0)
-		return pt_hint(err, "to let the operation change data give its input \"mode\": \"write\" (postern ctl: --write)");
+		return pt_hint(err, "set mode: write (postern ctl: --write) to let the operation change data");
 	if (hint)
 		(void)pt_hint(err, "%.200s", hint);
 	return code;

@@ -72,7 +72,7 @@ static int failed(struct lite *c, sqlite3 *db, struct pt_err *err)
 	if (rc == SQLITE_AUTH)
 		return pt_hint(err, "ATTACH, transactions and most PRAGMAs are not possible in a query");
 	if (rc == SQLITE_READONLY)
-		return pt_hint(err, "to let the operation change data give its input \"mode\": \"write\" (postern ctl: --write)");
+		return pt_hint(err, "set mode: write (postern ctl: --write) to let the operation change data");
 	return code;
 }
 
@@ -379,7 +379,7 @@ static int prepare(struct lite *c, const char *sql, struct pt_err *err)
 	}
 	if (!c->write && !sqlite3_stmt_readonly(c->stmt)) {
 		(void)pt_fail(err, PT_E_QUERY, "the statement would write");
-		return pt_hint(err, "to let the operation change data give its input \"mode\": \"write\" (postern ctl: --write)");
+		return pt_hint(err, "set mode: write (postern ctl: --write) to let the operation change data");
 	}
 	return PT_OK;
 }

@@ -157,7 +157,7 @@ const struct pt_command pt_ctl_agents[] = {
 	PT_CTL_COMMAND("ctl agents show", agents_show, agent_opts, "show an agent and its connected instances"),
 	PT_CTL_COMMAND("ctl agents enable", agents_enable, agent_opts, "let an agent have work"),
 	PT_CTL_COMMAND("ctl agents disable", agents_disable, agent_opts, "give an agent no more work; it stays connected"),
-	PT_CTL_COMMAND("ctl agents delete", agents_delete, delete_opts, "delete an agent and its keys"),
+	PT_CTL_COMMAND("ctl agents delete", agents_delete, delete_opts, "delete an agent, its keys and integrations"),
 	{ 0 },
 };
 
