@@ -1,4 +1,5 @@
 #include "base/shape.h"
+#include "base/value_text.h"
 #include <stdio.h>
 
 enum { MAX_DEPTH = 64, DEFAULT_STR_MAX = 64 * 1024, DEFAULT_LIST_MAX = 10000 };
@@ -292,16 +293,56 @@ int pt_shape_parse(const struct pt_shape *sh, const char *text, size_t n, void *
 	return rc;
 }
 
-static int dump_to_buf(const char *data, size_t n, void *b)
-{
-	pt_buf_add(b, data, n);
-	return 0;
-}
-
+/* Not jansson's: it writes 0.1 with 17 digits or loses some with fewer.  The depth is bounded by pt_json_parse(). */
 void pt_json_write(struct pt_buf *b, const json_t *j)
 {
-	if (json_dump_callback(j, dump_to_buf, b, JSON_COMPACT | JSON_ENCODE_ANY) < 0 && !b->bad)
+	char num[PT_TEXT_FLOAT];
+	const char *key, *sep = "";
+	json_t *v;
+	size_t i;
+
+	if (!j) { /* what json_pack() gives without memory */
 		b->bad = PT_E_INTERNAL;
+		return;
+	}
+	switch (json_typeof(j)) {
+	case JSON_OBJECT:
+		pt_buf_chr(b, '{');
+		json_object_foreach((json_t *)(uintptr_t)j, key, v) {
+			pt_buf_str(b, sep);
+			pt_buf_json(b, key, strlen(key));
+			pt_buf_chr(b, ':');
+			pt_json_write(b, v);
+			sep = ",";
+		}
+		pt_buf_chr(b, '}');
+		break;
+	case JSON_ARRAY:
+		pt_buf_chr(b, '[');
+		json_array_foreach(j, i, v) {
+			pt_buf_str(b, sep);
+			pt_json_write(b, v);
+			sep = ",";
+		}
+		pt_buf_chr(b, ']');
+		break;
+	case JSON_STRING:
+		pt_buf_json(b, json_string_value(j), json_string_length(j));
+		break;
+	case JSON_INTEGER:
+		pt_buf_i64(b, json_integer_value(j));
+		break;
+	case JSON_REAL:
+		pt_buf_add(b, num, (size_t)(pt_text_f64(num, json_real_value(j)) - num));
+		break;
+	case JSON_TRUE:
+	case JSON_FALSE:
+		pt_buf_str(b, json_is_true(j) ? "true" : "false");
+		break;
+	case JSON_NULL:
+		pt_buf_str(b, "null");
+		break;
+	}
 }
 
 static bool absent(const struct pt_field *f, const void *p);

@@ -1,6 +1,6 @@
 /* JSON text of single values.  A writer per logical type, chosen once per column. */
 #include "connector/json_value.h"
-#include "connector/value_text.h"
+#include "base/value_text.h"
 #include <math.h>
 
 static const char hex[] = "0123456789abcdef";

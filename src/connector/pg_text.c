@@ -1,7 +1,7 @@
 /* PostgreSQL's text forms of the types whose columns are not text.  Used when a result has a column whose type has no binary form
  * that we know: libpq asks for one format for all columns. */
 #include "connector/pg_types.h"
-#include "connector/value_text.h"
+#include "base/value_text.h"
 
 enum { NUMBER_MAX = 64 };
 

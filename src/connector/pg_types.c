@@ -1,6 +1,6 @@
 /* PostgreSQL types: the table, and the binary forms (network byte order; src/backend/utils/adt/ *_send in PostgreSQL). */
 #include "connector/pg_types.h"
-#include "connector/value_text.h"
+#include "base/value_text.h"
 #include <arpa/inet.h>
 #include <stdio.h>
 

@@ -7,7 +7,7 @@
  * is changed outside of the transaction. */
 #include "connector/pg_copy.h"
 #include "base/clock.h"
-#include "connector/value_text.h"
+#include "base/value_text.h"
 #include <stdio.h>
 
 enum { TIMEOUT_GRACE_MS = 500, PARAMS_TEXT_MAX = 64 << 20, MAX_PARAMS = 65535 };

@@ -1,6 +1,6 @@
 /* SQLite's values: the types of columns, and a value in its column. */
 #include "connector/sqlite_value.h"
-#include "connector/value_text.h"
+#include "base/value_text.h"
 #include <math.h>
 
 enum { SEEN_INT = 1, SEEN_REAL = 2, SEEN_TEXT = 4, SEEN_BLOB = 8, SEEN_LARGE = 16 /* an integer that no double equals */ };

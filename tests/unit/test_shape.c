@@ -143,6 +143,7 @@ static int nested(int n, struct pt_err *err)
 
 static void json(void)
 {
+	static const char reals[] = "{\"b\":[0.1,-2.5e-7,1e300,3.0],\"a\":{},\"n\":null,\"t\":true}";
 	struct pt_err e = { 0 };
 	json_t *j = NULL;
 	pt_auto_buf b = PT_BUF_INIT(64);
@@ -153,10 +154,18 @@ static void json(void)
 	pt_json_write(&b, j);
 	is_str(b.p, "[\"[[[[\\\"[[[[\"]", "written");
 	json_decref(j);
+	pt_buf_clear(&b);
+	ok(pt_json_parse(reals, strlen(reals), &j, &e) == 0, "reals");
+	pt_json_write(&b, j);
+	is_str(b.p, reals, "as short as they came, members in order");
+	json_decref(j);
 	ok(pt_json_parse("\"a\0b\"", 5, &j, &e) == PT_E_INVALID, "a NUL byte is no JSON");
 	ok(pt_json_parse("{}\0", 3, &j, &e) == PT_E_INVALID, "nor behind it");
 	is_str(pt_json_type_name(NULL), "null", "name of nothing");
 
+	pt_buf_clear(&b);
+	pt_json_write(&b, NULL);
+	ok(pt_buf_done(&b, &e) == PT_E_INTERNAL, "nothing, which is what memory has run out gives");
 	pt_buf_clear(&b);
 	pt_shape_write(&part_shape, &(struct part) { .f = NAN }, &b);
 	is_str(b.p, "{\"n\":0,\"b\":false,\"f\":null}", "no nan in JSON");

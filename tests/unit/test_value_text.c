@@ -1,4 +1,4 @@
-#include "connector/value_text.h"
+#include "base/value_text.h"
 #include "../tap.h"
 #include <math.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* Values as text.  Floats: the shortest decimal in the rounding interval by one multiplication of each of its ends with a 128-bit
  * power of ten ("Schubfach": R. Giulietti, The Schubfach way to render doubles, 2020).  The 617 powers are computed once, at first
  * use, by exact integer arithmetic: 10 KiB and some microseconds, instead of a table in the source. */
-#include "connector/value_text.h"
+#include "base/value_text.h"
 #include <math.h>
 #include <pthread.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* Values as text, fast: integers, shortest floats, dates and times as ISO 8601.  Each writes at p without a final NUL and returns
  * the end.  No allocation, no locale, thread-safe. */
-#ifndef PT_CONNECTOR_VALUE_TEXT_H
-#define PT_CONNECTOR_VALUE_TEXT_H
+#ifndef PT_BASE_VALUE_TEXT_H
+#define PT_BASE_VALUE_TEXT_H
 #include "base/err.h"
 
 enum { PT_TEXT_I64 = 20, PT_TEXT_FLOAT = 32, PT_TEXT_DATE = 20, PT_TEXT_TIMESTAMP = 44 }; /* most bytes written */
