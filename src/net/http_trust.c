@@ -149,6 +149,9 @@ int pt_trust_fail(const struct pt_trust *t, const char *host, const char *text, 
 		pt_fail(err, PT_E_TLS, "TLS with %s: %s", host, text);
 		if (strstr(text, "wrong version number"))
 			return pt_hint(err, "the server does not seem to speak TLS on this port");
+		if (strstr(text, "SSL_ERROR_SYSCALL") || strstr(text, "unexpected eof"))
+			return pt_hint(err, "hung up during the handshake: the server does not seem to speak TLS on this port, or something "
+					    "on the way cuts it off");
 		if (strstr(text, "subject name") || strstr(text, "does not match"))
 			return pt_hint(err, "the server's certificate is for another name: check the host in the URL");
 		return PT_E_TLS;

@@ -325,6 +325,15 @@ static void test_failures(void)
 		ok(pt_mono_ms() - from < 1500, "in time");
 		odd_stop(&o);
 	}
+	{ /* what speaks no TLS answers the handshake with an error in clear, or hangs up, as it comes */
+		struct odd o = { .text = "" };
+
+		odd_start(&o);
+		call = (struct pt_http_call) { .method = "GET", .url = url("https://127.0.0.1:%u/", o.port) };
+		is_int(pt_http_do(c, &call, &err), PT_E_TLS, "hung up during the handshake: %s", err.msg);
+		ok(strstr(err.hint, "does not seem to speak TLS"), "with a hint: %s", err.hint);
+		odd_stop(&o);
+	}
 	/* whole-call limit, cancel, deadline: each ends a blocked call */
 	call = (struct pt_http_call) { .method = "GET", .url = url("http://127.0.0.1:%u/hold", port), .timeout_ms = 200 };
 	from = pt_mono_ms();
