@@ -125,4 +125,25 @@ static int64_t agent_stop(struct test_agent *t)
 	pt_agent_stop(t->a);
 	return agent_end(t);
 }
+
+/* What each case of a test starts from, and its end. */
+static struct fake *gw;
+static struct test_agent t;
+static char dir[64];
+
+static void begin(void)
+{
+	gw = fake_start();
+	conf_for(&t, gw, dir);
+	started = wake_sleepers = 0;
+}
+
+static void end(void)
+{
+	if (t.a)
+		agent_stop(&t);
+	fake_stop(gw);
+	wipe(t.spool, true);
+	wipe(dir, false);
+}
 #endif

@@ -1,26 +1,6 @@
 /* The agent against a gateway in the same process: leases, results, refusals, cancels, keys. */
 #include "agent_util.h"
 
-static struct fake *gw;
-static struct test_agent t;
-static char dir[64];
-
-static void begin(void)
-{
-	gw = fake_start();
-	conf_for(&t, gw, dir);
-	started = wake_sleepers = 0;
-}
-
-static void end(void)
-{
-	if (t.a)
-		agent_stop(&t);
-	fake_stop(gw);
-	wipe(t.spool, true);
-	wipe(dir, false);
-}
-
 static void test_results(void)
 {
 	struct fake_put *p;

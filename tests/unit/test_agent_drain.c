@@ -3,26 +3,6 @@
 #include "agent_util.h"
 #include <sys/wait.h>
 
-static struct fake *gw;
-static struct test_agent t;
-static char dir[64];
-
-static void begin(void)
-{
-	gw = fake_start();
-	conf_for(&t, gw, dir);
-	started = wake_sleepers = 0;
-}
-
-static void end(void)
-{
-	if (t.a)
-		agent_stop(&t);
-	fake_stop(gw);
-	wipe(t.spool, true);
-	wipe(dir, false);
-}
-
 static void test_idle(void)
 {
 	int64_t ms;

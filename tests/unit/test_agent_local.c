@@ -2,9 +2,6 @@
 #include "agent_util.h"
 #include "net/http_client.h"
 
-static struct fake *gw;
-static struct test_agent t;
-static char dir[64];
 static struct pt_http_client *client;
 
 static int http(const char *method, const char *path, struct pt_buf *out)
@@ -31,22 +28,6 @@ static int until(const char *path, int want, struct pt_buf *out)
 	while ((got = http("GET", path, out)) != want && pt_mono_ms() < end)
 		usleep(5000);
 	return got;
-}
-
-static void begin(void)
-{
-	gw = fake_start();
-	conf_for(&t, gw, dir);
-	started = wake_sleepers = 0;
-}
-
-static void end(void)
-{
-	if (t.a)
-		agent_stop(&t);
-	fake_stop(gw);
-	wipe(t.spool, true);
-	wipe(dir, false);
 }
 
 static void is_json(const struct pt_buf *b, const char *what)
