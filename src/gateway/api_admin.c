@@ -158,18 +158,11 @@ int pt_api_users_list(struct pt_call *c, struct pt_tx *tx, struct pt_err *err)
 				       &c->out, err));
 }
 
-static int collect_id(void *arg, void *rec) /* every record begins with its id */
-{
-	struct pt_err ignored;
-
-	return pt_list_append(arg, PT_ID_SIZE, rec, &ignored);
-}
-
 static int remove_matching(struct pt_tx *tx, const struct pt_table *t, const struct pt_index *index, const void *match,
 			   unsigned n_eq, struct pt_err *err)
 {
 	struct pt_list ids = { 0 };
-	int rc = pt_tx_scan(tx, t, &(struct pt_scan) { .index = index, .match = match, .n_eq = n_eq }, collect_id, &ids, err);
+	int rc = pt_tx_scan(tx, t, &(struct pt_scan) { .index = index, .match = match, .n_eq = n_eq }, pt_collect_id, &ids, err);
 
 	for (size_t i = 0; rc == 0 && i < ids.n; i++) {
 		char rec[sizeof(struct pt_rec_operation)] __attribute__((aligned(16))) = { 0 };
@@ -372,8 +365,9 @@ static int cancel_all(struct pt_call *c, struct pt_tx *tx, const char *agent, bo
 		int rc;
 
 		pt_id_copy(m.agent, agent);
-		rc = pt_tx_scan(tx, &pt_operations, &(struct pt_scan){ .index = &pt_operations_by_queue, .match = &m, .n_eq = 2 }, collect_id, &ids,
-				err);
+		rc = pt_tx_scan(tx, &pt_operations,
+				&(struct pt_scan) { .index = &pt_operations_by_queue, .match = &m, .n_eq = 2 }, pt_collect_id,
+				&ids, err);
 		if (rc == 0 && ids.n && !force) {
 			(void)pt_fail(err, PT_E_CONFLICT, "the agent has open operations");
 			rc = pt_hint(err, "wait for them, or delete with force=true, which cancels them");

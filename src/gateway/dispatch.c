@@ -190,13 +190,6 @@ static int tell(struct pt_exchange *x, struct pt_list *list, const char *operati
 	return rc;
 }
 
-static int collect_leases(void *arg, void *rec)
-{
-	struct pt_err ignored;
-
-	return pt_list_append(arg, sizeof(struct pt_rec_lease), rec, &ignored); /* a lease owns no memory */
-}
-
 static int tell_stop(struct pt_exchange *x, struct pt_tx *tx, const struct pt_rec_lease *l, struct pt_err *err)
 {
 	pt_auto_rec(operation) op = { 0 };
@@ -265,7 +258,7 @@ static int reconcile(struct pt_exchange *x, struct pt_tx *tx, size_t *ret_n, str
 	int rc;
 
 	pt_id_copy(match.instance, x->q->instance);
-	rc = pt_tx_scan(tx, &pt_leases, &(struct pt_scan){ .match = &match, .n_eq = 1 }, collect_leases, &leases, err);
+	rc = pt_tx_scan(tx, &pt_leases, &(struct pt_scan) { .match = &match, .n_eq = 1 }, pt_collect_lease, &leases, err);
 	l = leases.items;
 	x->recheck_at = 0;
 	for (size_t i = 0; rc == 0 && i < leases.n; i++)

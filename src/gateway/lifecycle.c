@@ -236,29 +236,18 @@ int pt_op_cancel(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation
 
 /* --- the reaper: what time alone brings about --- */
 
-struct batch {
-	struct pt_list items; /* ids: the scan only collects, the changes come after it */
-};
-
-static int collect_operation(void *arg, void *rec)
+static int collect_leased(void *list, void *rec)
 {
 	struct pt_err ignored;
 
-	return pt_list_append(&((struct batch *)arg)->items, PT_ID_SIZE, ((struct pt_rec_operation *)rec)->id, &ignored);
+	return pt_list_append(list, PT_ID_SIZE, ((struct pt_rec_lease *)rec)->operation, &ignored);
 }
 
-static int collect_lease(void *arg, void *rec)
+static int collect_event(void *list, void *rec)
 {
 	struct pt_err ignored;
 
-	return pt_list_append(&((struct batch *)arg)->items, PT_ID_SIZE, ((struct pt_rec_lease *)rec)->operation, &ignored);
-}
-
-static int collect_event(void *arg, void *rec)
-{
-	struct pt_err ignored;
-
-	return pt_list_append(&((struct batch *)arg)->items, sizeof(int64_t), &((struct pt_rec_event *)rec)->seq, &ignored);
+	return pt_list_append(list, sizeof(int64_t), &((struct pt_rec_event *)rec)->seq, &ignored);
 }
 
 /* Retention is over: the operation, its events, its result and its blob go. */
@@ -266,16 +255,16 @@ static int forget(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operatio
 {
 	pt_auto_rec(result) res = { .attempt = op->attempt };
 	struct pt_rec_event e = { 0 };
-	struct batch seqs = { 0 };
+	struct pt_list seqs = { 0 };
 	int rc;
 
 	pt_id_copy(e.operation, op->id);
 	rc = pt_tx_scan(tx, &pt_events, &(struct pt_scan){ .match = &e, .n_eq = 1 }, collect_event, &seqs, err);
-	for (size_t i = 0; rc == 0 && i < seqs.items.n; i++) {
-		e.seq = ((int64_t *)seqs.items.items)[i];
+	for (size_t i = 0; rc == 0 && i < seqs.n; i++) {
+		e.seq = ((int64_t *)seqs.items)[i];
 		rc = pt_tx_remove(tx, &pt_events, &e, err);
 	}
-	free(seqs.items.items);
+	free(seqs.items);
 	pt_id_copy(res.operation, op->id);
 	if (rc == 0 && (rc = pt_tx_get(tx, &pt_results, &res, err)) == 0) {
 		rc = pt_tx_remove(tx, &pt_results, &res, err);
@@ -333,16 +322,16 @@ static int reap_due(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operat
 	return rc < 0 ? rc : pt_tx_update(tx, &pt_operations, op, err);
 }
 
-static int reap_each(struct pt_gateway *g, struct pt_tx *tx, struct batch *b, bool lease, struct pt_err *err)
+static int reap_each(struct pt_gateway *g, struct pt_tx *tx, struct pt_list *ids, bool lease, struct pt_err *err)
 {
 	int64_t now = pt_gateway_now(g);
 	int rc = PT_OK;
 
-	for (size_t i = 0; rc == 0 && i < b->items.n; i++) {
+	for (size_t i = 0; rc == 0 && i < ids->n; i++) {
 		pt_auto_rec(operation) op = { 0 };
 		pt_auto_rec(lease) l = { 0 };
 
-		pt_id_copy(op.id, (char *)b->items.items + i * PT_ID_SIZE);
+		pt_id_copy(op.id, (char *)ids->items + i * PT_ID_SIZE);
 		rc = pt_tx_get(tx, &pt_operations, &op, err);
 		if (rc == PT_E_NOT_FOUND) {
 			rc = PT_OK;
@@ -365,31 +354,35 @@ static int reap_each(struct pt_gateway *g, struct pt_tx *tx, struct batch *b, bo
 			rc = pt_op_give_back(g, tx, &op, true, detail, err);
 		}
 	}
-	free(b->items.items);
+	free(ids->items);
 	return rc;
 }
 
 int pt_reap(void *gateway, struct pt_tx *tx, struct pt_err *err)
 {
 	struct pt_gateway *g = gateway;
-	struct batch due = { 0 }, lost = { 0 };
+	struct pt_list due = { 0 }, lost = { 0 };
 	int64_t now = pt_gateway_now(g);
-	int rc = pt_tx_scan(tx, &pt_operations,
-			    &(struct pt_scan){ .index = &pt_operations_by_due, .has_less_than = true, .less_than = now, .limit = REAP_BATCH },
-			    collect_operation, &due, err);
+	int rc =
+		pt_tx_scan(tx, &pt_operations,
+			   &(struct pt_scan) {
+				   .index = &pt_operations_by_due, .has_less_than = true, .less_than = now, .limit = REAP_BATCH },
+			   pt_collect_id, &due, err);
 
 	if (rc == 0)
-		rc = pt_tx_scan(tx, &pt_leases,
-				&(struct pt_scan){ .index = &pt_leases_by_until, .has_less_than = true, .less_than = now, .limit = REAP_BATCH },
-				collect_lease, &lost, err);
+		rc = pt_tx_scan(
+			tx, &pt_leases,
+			&(struct pt_scan) {
+				.index = &pt_leases_by_until, .has_less_than = true, .less_than = now, .limit = REAP_BATCH },
+			collect_leased, &lost, err);
 	if (rc < 0) {
-		free(due.items.items);
-		free(lost.items.items);
+		free(due.items);
+		free(lost.items);
 		return rc;
 	}
 	rc = reap_each(g, tx, &lost, true, err);
 	if (rc < 0) {
-		free(due.items.items);
+		free(due.items);
 		return rc;
 	}
 	return reap_each(g, tx, &due, false, err);
@@ -399,27 +392,19 @@ int pt_lease_grace(struct pt_gateway *g, struct pt_err *err)
 {
 	pt_auto(pt_tx_rollbackp) struct pt_tx *tx = NULL;
 	int64_t until = pt_gateway_now(g) + PT_LEASE_MS;
-	struct batch all = { 0 };
+	struct pt_list all = { 0 }; /* of struct pt_rec_lease */
 	int rc = pt_db_begin(g->db, true, &tx, err);
 
 	if (rc == 0)
 		rc = pt_tx_scan(tx, &pt_leases,
-				&(struct pt_scan){ .index = &pt_leases_by_until, .has_less_than = true, .less_than = until }, collect_lease,
-				&all, err);
-	for (size_t i = 0; rc == 0 && i < all.items.n; i++) {
-		pt_auto_rec(operation) op = { 0 };
-		pt_auto_rec(lease) l = { 0 };
+				&(struct pt_scan) { .index = &pt_leases_by_until, .has_less_than = true, .less_than = until },
+				pt_collect_lease, &all, err);
+	for (size_t i = 0; rc == 0 && i < all.n; i++) {
+		struct pt_rec_lease *l = &((struct pt_rec_lease *)all.items)[i];
 
-		pt_id_copy(op.id, (char *)all.items.items + i * PT_ID_SIZE);
-		if ((rc = pt_tx_get(tx, &pt_operations, &op, err)) < 0)
-			break;
-		pt_id_copy(l.instance, op.instance);
-		pt_id_copy(l.operation, op.id);
-		if ((rc = pt_tx_get(tx, &pt_leases, &l, err)) < 0)
-			break;
-		l.until = until;
-		rc = pt_tx_update(tx, &pt_leases, &l, err);
+		l->until = until;
+		rc = pt_tx_update(tx, &pt_leases, l, err);
 	}
-	free(all.items.items);
+	free(all.items);
 	return rc < 0 ? rc : pt_tx_commit(pt_steal(&tx), err);
 }

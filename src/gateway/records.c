@@ -104,6 +104,20 @@ TABLE(pt_results, "results", result,
 const struct pt_table *const pt_gateway_tables[] = { &pt_accounts,   &pt_users,	 &pt_tokens, &pt_agents, &pt_keys, &pt_integrations,
 						     &pt_operations, &pt_leases, &pt_events, &pt_results, NULL };
 
+int pt_collect_id(void *list, void *rec)
+{
+	struct pt_err ignored;
+
+	return pt_list_append(list, PT_ID_SIZE, rec, &ignored);
+}
+
+int pt_collect_lease(void *list, void *rec)
+{
+	struct pt_err ignored;
+
+	return pt_list_append(list, sizeof(struct pt_rec_lease), rec, &ignored);
+}
+
 void pt_id_copy(char dst[static PT_ID_SIZE], const char *src)
 {
 	snprintf(dst, PT_ID_SIZE, "%s", src ? src : "");

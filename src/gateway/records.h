@@ -114,6 +114,11 @@ void pt_rec_event_release(struct pt_rec_event *r);
 void pt_rec_result_release(struct pt_rec_result *r);
 #define pt_auto_rec(kind) pt_auto(pt_rec_##kind##_release) struct pt_rec_##kind
 
+/* Scan callbacks that only collect, since a scan must not write to its table: the id that every record but leases, events and results
+ * begins with (list of char[PT_ID_SIZE]), and whole leases, which own no memory (list of struct pt_rec_lease). */
+int pt_collect_id(void *list, void *rec);
+int pt_collect_lease(void *list, void *rec);
+
 void pt_id_copy(char dst[static PT_ID_SIZE], const char *src); /* cut when too long; NULL = "" */
 const char *pt_role_name(enum pt_role r);
 enum pt_role pt_role_from(const char *name); /* PT_ROLE_NONE when unknown */
