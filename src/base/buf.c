@@ -51,17 +51,24 @@ void pt_buf_chr(struct pt_buf *b, char c)
 
 void pt_buf_fmt(struct pt_buf *b, const char *fmt, ...)
 {
+	size_t room = b->bad ? 0 : b->cap - b->len; /* with the NUL; 0 when there is no memory yet */
 	va_list ap, ap2;
 	int n;
 
 	va_start(ap, fmt);
 	va_copy(ap2, ap);
-	n = vsnprintf(NULL, 0, fmt, ap);
-	if (n < 0)
-		b->bad = PT_E_INTERNAL;
-	else if (n && pt_buf_room(b, (size_t)n)) {
-		vsnprintf(b->p + b->len, (size_t)n + 1, fmt, ap2);
+	n = vsnprintf(room ? b->p + b->len : NULL, room, fmt, ap);
+	if (n >= 0 && (size_t)n < room) {
 		b->len += (size_t)n;
+	} else {
+		if (room)
+			b->p[b->len] = '\0'; /* what did not fit */
+		if (n < 0)
+			b->bad = PT_E_INTERNAL;
+		else if (n && pt_buf_room(b, (size_t)n)) {
+			vsnprintf(b->p + b->len, (size_t)n + 1, fmt, ap2);
+			b->len += (size_t)n;
+		}
 	}
 	va_end(ap2);
 	va_end(ap);

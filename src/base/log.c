@@ -14,6 +14,8 @@ static struct {
 	char *ring;
 	size_t cap, head, used;
 	uint64_t first, next; /* sequence number of the oldest line, and of the line to come */
+	void (*_Atomic sink)(void *arg, const struct pt_log_line *line);
+	void *sink_arg;
 } lg = { .level = PT_LOG_INFO, .format = PT_LOG_PLAIN, .lock = PTHREAD_MUTEX_INITIALIZER, .first = 1, .next = 1 };
 
 static const char *const level_names[] = { "debug", "info", "warn", "error" };
@@ -119,15 +121,25 @@ const char *pt_num(int64_t v)
 	return s;
 }
 
-static void line_json(struct pt_buf *b, const char *when, enum pt_log_level level, const char *msg, va_list ap)
+/* Where the parts of a JSON line stand. */
+struct parts {
+	size_t head, fields;
+	bool operation;
+};
+
+static void line_json(struct pt_buf *b, const char *when, enum pt_log_level level, const char *msg, va_list ap, struct parts *ret)
 {
-	pt_buf_fmt(b, "{\"time\":\"%s\",\"level\":\"%s\",\"msg\":", when, level_names[level]);
+	pt_buf_fmt(b, "{\"time\":\"%s\",", when);
+	ret->head = b->len;
+	pt_buf_fmt(b, "\"level\":\"%s\",\"msg\":", level_names[level]);
 	pt_buf_json(b, msg, strlen(msg));
+	ret->fields = b->len;
 	for (const char *k; (k = va_arg(ap, const char *));) {
 		const char *v = va_arg(ap, const char *);
 
 		if (!v)
 			continue;
+		ret->operation |= strcmp(k, "operation") == 0;
 		pt_buf_chr(b, ',');
 		pt_buf_json(b, k, strlen(k));
 		pt_buf_chr(b, ':');
@@ -138,6 +150,8 @@ static void line_json(struct pt_buf *b, const char *when, enum pt_log_level leve
 		pt_buf_clear(b);
 		pt_buf_fmt(b, "{\"time\":\"%s\",\"level\":\"%s\",\"msg\":", when, level_names[level]);
 		pt_buf_json(b, msg, strnlen(msg, CLIPPED));
+		ret->fields = b->len;
+		ret->operation = false;
 		pt_buf_str(b, ",\"note\":\"fields left out: the line is too long\"}");
 	}
 }
@@ -183,22 +197,47 @@ static void finish(struct pt_buf *b)
 	pt_buf_chr(b, '\n');
 }
 
+void pt_log_sink(void (*fn)(void *arg, const struct pt_log_line *line), void *arg)
+{
+	pthread_mutex_lock(&lg.lock);
+	lg.sink = fn;
+	lg.sink_arg = arg;
+	pthread_mutex_unlock(&lg.lock);
+}
+
+static void to_sink(const struct pt_buf *json, int64_t at, enum pt_log_level level, const struct parts *parts)
+{
+	size_t fields = parts->fields + (json->p[parts->fields] == ','); /* at the brace when there are none */
+	struct pt_log_line line = { .at = at,
+				    .level = level,
+				    .operation = parts->operation,
+				    .head = json->p + parts->head,
+				    .head_n = parts->fields - parts->head,
+				    .fields = json->p + fields,
+				    .fields_n = json->len - 1 - fields };
+
+	lg.sink(lg.sink_arg, &line);
+}
+
 void pt_log_(enum pt_log_level level, const char *msg, ...)
 {
 	pt_auto_buf json = PT_BUF_INIT(LINE_MAX_BYTES);
 	pt_auto_buf text = PT_BUF_INIT(LINE_MAX_BYTES);
 	struct pt_buf *show = &json;
-	bool ring = lg.cap != 0;
+	bool keep = lg.cap != 0 || lg.sink;
+	struct parts parts = { 0 };
+	int64_t now;
 	char when[32];
 	va_list ap, ap2;
 
 	if (!pt_log_on(level))
 		return;
-	pt_time_text(pt_wall_ms(), when);
+	now = pt_wall_ms();
+	pt_time_text(now, when);
 	va_start(ap, msg);
 	va_copy(ap2, ap);
-	if (ring || lg.format == PT_LOG_JSON)
-		line_json(&json, when, level, msg, ap);
+	if (keep || lg.format == PT_LOG_JSON)
+		line_json(&json, when, level, msg, ap, &parts);
 	if (lg.format != PT_LOG_JSON) {
 		line_text(&text, when, level, msg, ap2);
 		show = &text;
@@ -210,6 +249,8 @@ void pt_log_(enum pt_log_level level, const char *msg, ...)
 	if (lg.cap && !json.bad)
 		ring_add(json.p, json.len);
 	lg.next += lg.cap && !json.bad && json.len + sizeof(uint32_t) <= lg.cap;
+	if (keep && lg.sink && !json.bad)
+		to_sink(&json, now, level, &parts);
 	pthread_mutex_unlock(&lg.lock);
 	finish(show);
 	while (write(STDERR_FILENO, show->p, show->len) < 0 && errno == EINTR)

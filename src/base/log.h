@@ -27,6 +27,19 @@ void pt_log_err(enum pt_log_level level, const char *msg, const struct pt_err *e
 /* A number as text for a log pair; valid until the end of the full expression (thread-local, 8 slots). */
 const char *pt_num(int64_t v);
 
+/* Each line that is printed is handed to the sink too, in the same order, under the log's lock: fn must be quick and must not log.
+ * After pt_log_sink(NULL, NULL) has returned it is not called any more. */
+struct pt_log_line {
+	int64_t at; /* wall ms */
+	enum pt_log_level level;
+	bool operation;   /* it has a field "operation" */
+	const char *head; /* members of a JSON object: "level":…,"msg":… */
+	size_t head_n;
+	const char *fields; /* "key":"value" members, commas between them; may be empty */
+	size_t fields_n;
+};
+void pt_log_sink(void (*fn)(void *arg, const struct pt_log_line *line), void *arg);
+
 /* Append the newest lines of the ring as JSON lines, oldest first, at most max_lines, only those with a sequence number
  * above after.  Returns the sequence number of the last line (0 = ring empty). */
 uint64_t pt_log_ring(struct pt_buf *out, uint64_t after, size_t max_lines);

@@ -1,4 +1,5 @@
 #include "base/shape.h"
+#include "base/json_fast.h"
 #include "base/value_text.h"
 #include <stdio.h>
 
@@ -88,15 +89,25 @@ static size_t list_cap(size_t n)
 	return cap;
 }
 
-static int decode_list(const struct pt_field *f, const json_t *j, struct pt_list *l, struct pt_err *err)
+static int check_items(const struct pt_field *f, const json_t *j, struct pt_err *err)
 {
 	size_t n = json_array_size(j), max = f->max ? (size_t)f->max : DEFAULT_LIST_MAX;
-	size_t size = f->type == PT_T_LIST ? f->sub->size : sizeof(char *);
 
 	if (!json_is_array(j))
 		return wrong(f, j, "an array", err);
 	if (n > max)
 		return pt_fail(err, PT_E_INVALID, "%s: %zu items, at most %zu are allowed", f->name, n, max);
+	if (f->min > 0 && n < (size_t)f->min)
+		return pt_fail(err, PT_E_INVALID, "%s: %zu items, at least %lld", f->name, n, (long long)f->min);
+	return PT_OK;
+}
+
+static int decode_list(const struct pt_field *f, const json_t *j, struct pt_list *l, struct pt_err *err)
+{
+	size_t n = json_array_size(j), size = f->type == PT_T_LIST ? f->sub->size : sizeof(char *);
+
+	if (check_items(f, j, err) < 0)
+		return PT_E_INVALID;
 	if (!n)
 		return PT_OK;
 	l->items = calloc(list_cap(n), size);
@@ -116,6 +127,44 @@ static int decode_list(const struct pt_field *f, const json_t *j, struct pt_list
 	return PT_OK;
 }
 
+/* What the document has at most as compact text: to look at a small one does not mean to write it. */
+static size_t most_bytes(const json_t *j)
+{
+	const char *key;
+	json_t *value;
+	size_t i, n = 2;
+
+	switch (json_typeof(j)) {
+	case JSON_OBJECT:
+		json_object_foreach((json_t *)(uintptr_t)j, key, value)
+			n += 6 * strlen(key) + 4 + most_bytes(value);
+		return n;
+	case JSON_ARRAY:
+		json_array_foreach(j, i, value)
+			n += 1 + most_bytes(value);
+		return n;
+	case JSON_STRING:
+		return 6 * json_string_length(j) + 2;
+	default:
+		return 40; /* a number */
+	}
+}
+
+static int take_objects(const struct pt_field *f, const json_t *j, json_t **ret, struct pt_err *err)
+{
+	json_t *value;
+	size_t i;
+
+	if (check_items(f, j, err) < 0)
+		return PT_E_INVALID;
+	json_array_foreach(j, i, value)
+		if (!json_is_object(value))
+			return pt_fail(err, PT_E_INVALID, "%s[%zu]: expected an object, got %s", f->name, i,
+				       pt_json_type_name(value));
+	*ret = json_incref((json_t *)(uintptr_t)j);
+	return PT_OK;
+}
+
 static int decode_json(const struct pt_field *f, const json_t *j, json_t **ret, struct pt_err *err)
 {
 	const char *key;
@@ -128,7 +177,10 @@ static int decode_json(const struct pt_field *f, const json_t *j, json_t **ret, 
 			if (!json_is_string(value))
 				return pt_fail(err, PT_E_INVALID, "%s: '%.60s': expected a string, got %s", f->name, key,
 					       pt_json_type_name(value));
-	if (f->max > 0 && json_dumpb(j, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY) > (size_t)f->max)
+	if (f->flags & PT_OBJECTS)
+		return take_objects(f, j, ret, err);
+	if (f->max > 0 && most_bytes(j) > (size_t)f->max &&
+	    json_dumpb(j, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY) > (size_t)f->max)
 		return pt_fail(err, PT_E_INVALID, "%s: more than %lld bytes of JSON", f->name, (long long)f->max);
 	*ret = json_incref((json_t *)(uintptr_t)j);
 	return PT_OK;
@@ -207,7 +259,7 @@ static int decode_object(const struct pt_shape *sh, const json_t *j, void *out, 
 			continue;
 		if (!f)
 			return pt_fail(err, PT_E_INVALID, "unknown member '%.60s' in %s", key, sh->name);
-		if (json_is_null(value) && (f->type != PT_T_JSON || f->flags & (PT_OBJECT | PT_STRING_MAP)))
+		if (json_is_null(value) && (f->type != PT_T_JSON || f->flags & (PT_OBJECT | PT_STRING_MAP | PT_OBJECTS)))
 			continue; /* null means absent */
 		rc = decode_field(f, value, out, err);
 		if (rc < 0)
@@ -268,11 +320,12 @@ static int depth_ok(const char *text, size_t n, struct pt_err *err)
 int pt_json_parse(const char *text, size_t n, json_t **ret, struct pt_err *err)
 {
 	json_error_t je;
-	json_t *j;
+	json_t *j = pt_json_fast(text, n);
 
-	if (depth_ok(text, n, err) < 0)
+	if (!j && depth_ok(text, n, err) < 0)
 		return PT_E_INVALID;
-	j = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &je);
+	if (!j)
+		j = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &je);
 	if (!j)
 		return pt_fail(err, PT_E_INVALID, "not valid JSON at line %d, column %d: %s", je.line, je.column, je.text);
 	*ret = j;
@@ -444,14 +497,19 @@ void pt_shape_write(const struct pt_shape *sh, const void *in, struct pt_buf *b)
 		const struct pt_field *f = &sh->fields[i];
 		const void *p = at(f, in);
 
-		if (absent(f, p))
+		const char *raw = f->text ? *(char *const *)((const char *)in + f->text) : NULL;
+
+		if (!raw && absent(f, p))
 			continue;
 		if (!first)
 			pt_buf_chr(b, ',');
 		first = false;
 		pt_buf_json(b, f->name, strlen(f->name));
 		pt_buf_chr(b, ':');
-		write_value(f, p, b);
+		if (raw)
+			pt_buf_str(b, raw);
+		else
+			write_value(f, p, b);
 	}
 	pt_buf_chr(b, '}');
 }
@@ -471,6 +529,8 @@ void pt_shape_release(const struct pt_shape *sh, void *base)
 			break;
 		case PT_T_JSON:
 			json_decref(*(json_t **)p);
+			if (f->text)
+				free(*(char **)((char *)base + f->text));
 			break;
 		case PT_T_BYTES:
 			if (((struct pt_bytes *)p)->p && (f->flags & PT_SECRET))

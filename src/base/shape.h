@@ -46,6 +46,8 @@ enum {
 	PT_KEY = 1 << 3,        /* database: (part of) the primary key, must come first */
 	PT_OBJECT = 1 << 4,     /* JSON: must be an object */
 	PT_STRING_MAP = 1 << 5, /* JSON: must be an object whose values are strings */
+	PT_CONST = 1 << 6,      /* database: written by insert only, an update leaves it as it is */
+	PT_OBJECTS = 1 << 7, /* JSON: must be an array of objects; each is decoded by whoever takes it, and .sub describes it */
 };
 
 struct pt_shape;
@@ -55,11 +57,12 @@ struct pt_field {
 	size_t offset;
 	unsigned flags;
 	int64_t min, max; /* I64: allowed range when max > min.  STR: least and most bytes; JSON: most bytes as compact text;
-			     lists: most items, when max > 0 (default 64 KiB for STR, none for JSON, 10,000 items for lists) */
+			     lists and PT_OBJECTS: least and most items (default 64 KiB for STR, none for JSON, 10,000 items for lists) */
 	int64_t def;      /* I64: what an absent member reads as, where that is not 0 */
 	const struct pt_shape *sub;
 	const char *const *values; /* STR: NULL-terminated list of the only allowed values */
 	const char *help;          /* for the OpenAPI document */
+	size_t text; /* JSON: offset of an owned char *; the document as text, written in its place when set; 0 = none */
 };
 struct pt_shape {
 	const char *name;
