@@ -6,10 +6,17 @@
 #include "base/clock.h"
 #include "base/id.h"
 
+int64_t pt_random_ms(int64_t most_ms)
+{
+	uint64_t r;
+
+	pt_random(&r, sizeof(r));
+	return most_ms > 0 ? (int64_t)(r % ((uint64_t)most_ms + 1)) : 0;
+}
+
 int64_t pt_backoff_fail(struct pt_backoff *b, int64_t at_least_ms)
 {
-	int64_t bound = b->base_ms, wait;
-	uint64_t r;
+	int64_t bound = b->base_ms;
 
 	if (b->healthy_since && pt_mono_ms() - b->healthy_since >= b->healthy_ms)
 		b->failures = 0;
@@ -20,9 +27,9 @@ int64_t pt_backoff_fail(struct pt_backoff *b, int64_t at_least_ms)
 		bound = b->cap_ms;
 	if (b->failures < UINT32_MAX)
 		b->failures++;
-	pt_random(&r, sizeof(r));
-	wait = bound > 0 ? (int64_t)(r % ((uint64_t)bound + 1)) : 0;
-	return wait < at_least_ms ? at_least_ms : wait;
+	if (at_least_ms > PT_RETRY_AFTER_MOST_MS)
+		at_least_ms = PT_RETRY_AFTER_MOST_MS;
+	return at_least_ms + pt_random_ms(bound);
 }
 
 void pt_backoff_ok(struct pt_backoff *b)

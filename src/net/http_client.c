@@ -3,6 +3,7 @@
 #include "net/http_client_priv.h"
 #include "base/clock.h"
 #include <ctype.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <strings.h>
@@ -11,7 +12,10 @@ enum {
 	CONNECT_TIMEOUT_MS = 10000,
 	RECV_BUFFER = 32 * 1024,
 	SEND_BUFFER = 64 * 1024,
-	KEEPALIVE_S = 30,
+	KEEPALIVE_S = 15, /* silence after which the peer is asked whether it is still there */
+	KEEPALIVE_AGAIN_S = 5,
+	KEEPALIVE_TIMES = 3,
+	RETRY_AFTER_MOST_S = 86400,
 	DNS_CACHE_S = 10,
 	KEPT_CONNECTIONS = 8,
 	REDIRECTS = 5,
@@ -23,6 +27,7 @@ struct pt_http_client {
 	struct pt_trust trust;
 	char *https_proxy, *http_proxy, *no_proxy, *user_agent;
 	int64_t connect_timeout_ms;
+	unsigned unheard_ms;
 };
 
 /* One call while it runs. */
@@ -34,6 +39,7 @@ struct run {
 	int failed;                 /* a callback's refusal: its code, with the error in err */
 	struct pt_err err, refused; /* refused: the last address that allow_address did not like */
 	const char *proxy;          /* "" = direct */
+	time_t date, retry_at;      /* of the headers Date and Retry-After, when that is a date; 0 or less = none */
 	char text[CURL_ERROR_SIZE];
 };
 
@@ -43,45 +49,6 @@ static CURLcode global;
 static void init_once(void)
 {
 	global = curl_global_init(CURL_GLOBAL_DEFAULT);
-}
-
-/* --- NO_PROXY --- */
-
-/* libcurl (7.86 and newer) takes host names with their subdomains, a leading dot, and address ranges for hosts that are
- * written as addresses.  We add "*.domain", "*" within a list, and white space around the items. */
-static char *no_proxy_normal(const char *s)
-{
-	pt_auto_buf b = PT_BUF_INIT(65536);
-
-	while (s && *s) {
-		size_t n = strcspn(s, ", \t\r\n");
-
-		if (n == 1 && *s == '*') {
-			pt_buf_clear(&b);
-			pt_buf_chr(&b, '*');
-			break;
-		}
-		if (n) {
-			bool star = n > 2 && s[0] == '*' && s[1] == '.';
-
-			if (b.len)
-				pt_buf_chr(&b, ',');
-			pt_buf_add(&b, s + star, n - star);
-		}
-		s += n;
-		s += *s != '\0';
-	}
-	return b.bad ? NULL : pt_buf_detach(&b, NULL);
-}
-
-/* "proxy:3128" means http://proxy:3128, as libcurl takes it. */
-static char *proxy_normal(const char *s)
-{
-	char *url = NULL;
-
-	if (!s || !*s || strstr(s, "://"))
-		return strdup(s ? s : "");
-	return asprintf(&url, "http://%s", s) < 0 ? NULL : url;
 }
 
 int pt_http_client_new(struct pt_http_client **ret, const struct pt_http_client_conf *conf, struct pt_err *err)
@@ -95,28 +62,15 @@ int pt_http_client_new(struct pt_http_client **ret, const struct pt_http_client_
 	rc = pt_trust_init(&c->trust, conf->ca, err);
 	if (rc < 0)
 		return rc;
-	c->https_proxy = proxy_normal(conf->https_proxy);
-	c->http_proxy = proxy_normal(conf->http_proxy);
-	for (size_t i = 0; i < 2; i++) {
-		const char *proxy = i ? c->http_proxy : c->https_proxy;
-		struct pt_url u;
-
-		if (!proxy || !*proxy)
-			continue;
-		rc = pt_url_parse(proxy, &u, err);
-		if (rc == 0 && strcmp(u.scheme, "http") != 0 && strcmp(u.scheme, "https") != 0 &&
-		    strncmp(u.scheme, "socks", 5) != 0)
-			rc = pt_fail(err, PT_E_INVALID, "proxy scheme '%s' is not known", u.scheme);
-		if (rc < 0) {
-			pt_err_wrap(err, rc, i ? "HTTP_PROXY" : "HTTPS_PROXY");
-			return pt_hint(
-				err,
-				"write it as http://user:password@host:port, special characters in the password percent-encoded");
-		}
-	}
-	c->no_proxy = no_proxy_normal(conf->no_proxy);
+	c->https_proxy = pt_http_proxy_normal(conf->https_proxy);
+	c->http_proxy = pt_http_proxy_normal(conf->http_proxy);
+	rc = pt_http_proxies_check(c->https_proxy, c->http_proxy, err);
+	if (rc < 0)
+		return rc;
+	c->no_proxy = pt_http_no_proxy_normal(conf->no_proxy);
 	c->user_agent = strdup(conf->user_agent ? conf->user_agent : "postern");
 	c->connect_timeout_ms = conf->connect_timeout_ms ? conf->connect_timeout_ms : CONNECT_TIMEOUT_MS;
+	c->unheard_ms = conf->unheard_ms;
 	c->multi = curl_multi_init();
 	c->easy = curl_easy_init();
 	if (!c->https_proxy || !c->http_proxy || !c->no_proxy || !c->user_agent || !c->multi || !c->easy)
@@ -190,22 +144,24 @@ static int on_seek(void *arg, curl_off_t offset, int origin)
 	return CURL_SEEKFUNC_OK;
 }
 
-static void retry_after(struct pt_http_call *call, const char *v)
+static void retry_after(struct run *run, const char *v)
 {
 	char *end;
 	long long s = strtoll(v, &end, 10);
-	time_t at;
 
-	if (end > v && !*end) {
-		call->retry_after_ms = s < 0 ? 0 : s > 86400 ? 86400000 : s * 1000;
-		return;
-	}
-	at = curl_getdate(v, NULL);
-	if (at < 0)
-		return;
-	call->retry_after_ms = (int64_t)at * 1000 - pt_wall_ms();
-	if (call->retry_after_ms < 0)
-		call->retry_after_ms = 0;
+	if (end > v && !*end)
+		run->call->retry_after_ms = s < 0 ? 0 : s > RETRY_AFTER_MOST_S ? RETRY_AFTER_MOST_S * 1000 : s * 1000;
+	else
+		run->retry_at = curl_getdate(v, NULL);
+}
+
+/* A date, when all headers are here. */
+static void retry_date(struct run *run)
+{
+	int64_t now = run->date > 0 ? (int64_t)run->date * 1000 : pt_wall_ms(), ms = (int64_t)run->retry_at * 1000 - now;
+
+	if (run->retry_at > 0)
+		run->call->retry_after_ms = ms < 0 ? 0 : ms > RETRY_AFTER_MOST_S * 1000 ? RETRY_AFTER_MOST_S * 1000 : ms;
 }
 
 static size_t on_header(char *data, size_t size, size_t n, void *arg)
@@ -227,6 +183,7 @@ static size_t on_header(char *data, size_t size, size_t n, void *arg)
 		v = strchr(line, ' ');
 		call->status = v ? (int)strtol(v, NULL, 10) : 0;
 		call->retry_after_ms = -1;
+		run->date = run->retry_at = 0;
 		call->content_type[0] = '\0';
 		return n;
 	}
@@ -239,7 +196,9 @@ static size_t on_header(char *data, size_t size, size_t n, void *arg)
 	for (char *p = line; *p; p++)
 		*p = (char)tolower((unsigned char)*p);
 	if (strcmp(line, "retry-after") == 0)
-		retry_after(call, v);
+		retry_after(run, v);
+	else if (strcmp(line, "date") == 0)
+		run->date = curl_getdate(v, NULL);
 	else if (strcmp(line, "content-type") == 0)
 		snprintf(call->content_type, sizeof(call->content_type), "%s", v);
 	if (call->on_header)
@@ -249,11 +208,18 @@ static size_t on_header(char *data, size_t size, size_t n, void *arg)
 
 static curl_socket_t on_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
 {
+	const int times = KEEPALIVE_TIMES;
 	struct run *run = arg;
+	int fd;
 
 	if (run->call->allow_address && run->call->allow_address(run->call->allow_arg, &a->addr, &run->refused) < 0)
 		return CURL_SOCKET_BAD;
-	return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+	fd = socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+	if (fd >= 0)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &times, sizeof(times));
+	if (fd >= 0 && run->c->unheard_ms)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &run->c->unheard_ms, sizeof(run->c->unheard_ms));
+	return fd;
 }
 
 /* --- setting up --- */
@@ -343,7 +309,7 @@ static void set_up(struct run *run, CURL *e, struct curl_slist *headers)
 	curl_easy_setopt(e, CURLOPT_UPLOAD_BUFFERSIZE, (long)SEND_BUFFER);
 	curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L);
 	curl_easy_setopt(e, CURLOPT_TCP_KEEPIDLE, (long)KEEPALIVE_S);
-	curl_easy_setopt(e, CURLOPT_TCP_KEEPINTVL, (long)KEEPALIVE_S);
+	curl_easy_setopt(e, CURLOPT_TCP_KEEPINTVL, (long)KEEPALIVE_AGAIN_S);
 	curl_easy_setopt(e, CURLOPT_DNS_CACHE_TIMEOUT, (long)DNS_CACHE_S);
 	curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)c->connect_timeout_ms);
 	if (call->timeout_ms > 0)
@@ -408,7 +374,7 @@ static int drive(struct run *run, CURLcode *ret_code, struct pt_err *err)
 	return PT_OK;
 }
 
-static void results(const struct run *run, CURL *e)
+static void results(struct run *run, CURL *e)
 {
 	struct pt_http_call *call = run->call;
 	curl_off_t dns = 0, connect = 0, tls = 0, first = 0, total = 0;
@@ -416,6 +382,7 @@ static void results(const struct run *run, CURL *e)
 	char *ip = NULL;
 	long port = 0;
 
+	retry_date(run);
 	curl_easy_getinfo(e, CURLINFO_NAMELOOKUP_TIME_T, &dns);
 	curl_easy_getinfo(e, CURLINFO_CONNECT_TIME_T, &connect);
 	curl_easy_getinfo(e, CURLINFO_APPCONNECT_TIME_T, &tls);

@@ -15,6 +15,9 @@ struct pt_http_client_conf {
 	const char *no_proxy;
 	const char *user_agent;
 	int64_t connect_timeout_ms; /* DNS, proxy, TCP and TLS; 0 = 10 s */
+	/* How long the peer may leave what was sent unacknowledged, or take nothing, before the connection is given up
+	 * (TCP_USER_TIMEOUT); 0 = as the system does.  Silence is noticed by keepalive after 30 s in any case. */
+	unsigned unheard_ms;
 };
 
 struct pt_http_call {
@@ -52,7 +55,8 @@ struct pt_http_call {
 	void *allow_arg;
 	/* results */
 	int status;             /* HTTP status, 0 when none came */
-	int64_t retry_after_ms; /* of the Retry-After header (seconds or date), -1 = none */
+	/* Of the Retry-After header (seconds, or a date: against the Date header, since our clock may be wrong), -1 = none. */
+	int64_t retry_after_ms;
 	char content_type[80];
 	char peer[64]; /* address connected to */
 	bool proxied;  /* it was the proxy's */
@@ -67,6 +71,12 @@ PT_DEFINE_CLEANUP(struct pt_http_client *, pt_http_client_free)
  * CANCELLED, DEADLINE, BLOCKED, INVALID (URL), PROTOCOL (not HTTP, too many redirects), IO (read gave up).  Never retries by
  * itself.  Passwords in URLs never reach a message. */
 int pt_http_do(struct pt_http_client *c, struct pt_http_call *call, struct pt_err *err) PT_MUSTCHECK;
+
+/* How long an answer of 429 or 503 asks to wait, 0 = not at all. */
+static inline int64_t pt_http_retry_after(const struct pt_http_call *c)
+{
+	return (c->status == 429 || c->status == 503) && c->retry_after_ms > 0 ? c->retry_after_ms : 0;
+}
 
 /* Turn a non-2xx answer of a Postern server into an error: reads the error document from body, falls back to the status. */
 int pt_http_error_of(const struct pt_http_call *call, const struct pt_buf *body, struct pt_err *err);

@@ -20,4 +20,10 @@ void pt_trust_release(struct pt_trust *t);
 void pt_trust_apply(struct pt_trust *t, CURL *e);
 /* The error of a failed handshake with host; text is libcurl's. */
 int pt_trust_fail(const struct pt_trust *t, const char *host, const char *text, struct pt_err *err);
+
+/* Proxy settings as libcurl takes them, owned by the caller; NULL when there is no memory. */
+char *pt_http_no_proxy_normal(const char *s);
+char *pt_http_proxy_normal(const char *s);
+/* INVALID, which names the setting. */
+int pt_http_proxies_check(const char *https_proxy, const char *http_proxy, struct pt_err *err) PT_MUSTCHECK;
 #endif

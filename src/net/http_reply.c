@@ -253,7 +253,8 @@ enum MHD_Result pt_http_queue(struct pt_http_req *r)
 			pt_warn("a response header is not well formed and is left out", "header", p);
 		p = value + strlen(value) + 1;
 	}
-	if (atomic_load_explicit(&r->s->quiet, memory_order_relaxed) && !(r->headers.len && header_set(r, "Connection")))
+	if ((r->crowded || atomic_load_explicit(&r->s->quiet, memory_order_relaxed)) &&
+	    !(r->headers.len && header_set(r, "Connection")))
 		MHD_add_response_header(resp, "Connection", "close");
 	rc = MHD_queue_response(r->mhd, (unsigned)rep->status, resp);
 	if (rc == MHD_YES) {

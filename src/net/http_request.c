@@ -390,6 +390,16 @@ const char *pt_http_body(const struct pt_http_req *r, size_t *ret_n)
 	return r->body.p;
 }
 
+void pt_http_drop_body(struct pt_http_req *r)
+{
+	pt_buf_release(&r->body);
+}
+
+bool pt_http_crowded(const struct pt_http_req *r)
+{
+	return r->crowded;
+}
+
 const char *pt_http_peer(const struct pt_http_req *r)
 {
 	return r->peer;

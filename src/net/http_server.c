@@ -7,18 +7,26 @@
 #include "os/file.h"
 #include <arpa/inet.h>
 #include <gnutls/gnutls.h>
+#include <fcntl.h>
 #include <netdb.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
 enum {
 	BACKLOG = 4096,
-	SPARE_FILES = 64,
+	SPARE_FILES = 128,       /* for the database, bodies on disk, the log */
+	SPARE_CONNECTIONS = 256, /* accepted beyond the limit */
 	MOST_CONNECTIONS = 1 << 20,
 	PEM_MAX = 256 * 1024,
 	STACK = 256 * 1024,
-	LAST_WORDS_MS = 500
+	LAST_WORDS_MS = 500,
+	FRESH_MS = 500,   /* a new connection's first request comes within this time, or its client can wait */
+	PASSED_FD = 3,    /* of sd_listen_fds(3) */
+	KEEPALIVE_S = 15, /* silence after which a client is asked whether it is still there */
+	KEEPALIVE_AGAIN_S = 5,
+	KEEPALIVE_TIMES = 3
 };
 
 /* TLS 1.2 is what old inspecting proxies still speak; nothing below it. */
@@ -43,7 +51,7 @@ static void connection_started(struct pt_http_server *s, struct MHD_Connection *
 {
 	const union MHD_ConnectionInfo *info;
 	struct pt_http_req *r = calloc(1, sizeof(*r));
-	unsigned slot = 0;
+	unsigned slot = 0, n;
 	bool got = false;
 
 	*socket_context = NULL; /* without a record every request on it is refused by closing */
@@ -66,6 +74,10 @@ static void connection_started(struct pt_http_server *s, struct MHD_Connection *
 	r->s = s;
 	r->mhd = c;
 	r->slot = slot;
+	n = atomic_fetch_add(&s->connections, 1);
+	r->crowded = n >= s->most;
+	if (r->crowded)
+		atomic_fetch_add(&s->crowded, 1);
 	r->body = (struct pt_buf)PT_BUF_INIT(1);
 	r->headers = (struct pt_buf)PT_BUF_INIT(PT_HTTP_HEADERS_OUT);
 	r->fd = (info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD)) ? info->connect_fd : -1;
@@ -79,7 +91,7 @@ static void connection_started(struct pt_http_server *s, struct MHD_Connection *
 	s->slots[slot].generation++;
 	pthread_mutex_unlock(&pt_http_lock_of(s, slot)->m);
 	*socket_context = r;
-	if (atomic_fetch_add(&s->connections, 1) == 0)
+	if (n == 0)
 		pt_http_watch_kick(s); /* it sleeps without a limit while there are none */
 }
 
@@ -123,12 +135,55 @@ static void on_log(void *cls, const char *fmt, va_list ap)
 
 /* --- start --- */
 
-static int listen_on(struct pt_http_server *s, struct pt_err *err)
+/* Connections inherit these from the listening socket.  Not TCP_USER_TIMEOUT: it would also end a download whose reader pauses;
+ * what a client that vanished does not acknowledge ends with idle_timeout_s. */
+static void notice_dead_peers(int fd)
+{
+	const int on = 1, idle = KEEPALIVE_S, again = KEEPALIVE_AGAIN_S, times = KEEPALIVE_TIMES;
+
+	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &again, sizeof(again));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &times, sizeof(times));
+}
+
+static int take_passed(struct pt_http_server *s, struct pt_err *err)
+{
+	const char *pid = getenv("LISTEN_PID"), *n = getenv("LISTEN_FDS");
+	int accepts = 0;
+	socklen_t size = sizeof(accepts);
+
+	if (!pid || !n || strtol(pid, NULL, 10) != (long)getpid() || strtol(n, NULL, 10) < 1) {
+		(void)pt_fail(err, PT_E_INVALID, "listen address 'systemd': no socket was passed (LISTEN_PID, LISTEN_FDS)");
+		return pt_hint(err, "start it by its socket unit, or give an address, for example 127.0.0.1:8080");
+	}
+	if (getsockopt(PASSED_FD, SOL_SOCKET, SO_ACCEPTCONN, &accepts, &size) < 0 || !accepts)
+		return pt_fail(err, PT_E_INVALID, "listen address 'systemd': descriptor %d is no listening socket", PASSED_FD);
+	s->listen_fd = fcntl(PASSED_FD, F_DUPFD_CLOEXEC, PASSED_FD + 1); /* children must not get it */
+	if (s->listen_fd < 0)
+		return pt_fail_sys(err, PT_E_INTERNAL, "take the passed socket");
+	(void)close(PASSED_FD);
+	s->passed = true;
+	return PT_OK;
+}
+
+static void find_port(struct pt_http_server *s)
+{
+	struct sockaddr_storage sa;
+	socklen_t n = sizeof(sa);
+
+	if (getsockname(s->listen_fd, (struct sockaddr *)&sa, &n) < 0)
+		return;
+	if (sa.ss_family == AF_INET6)
+		s->port = ntohs(((struct sockaddr_in6 *)&sa)->sin6_port);
+	else if (sa.ss_family == AF_INET)
+		s->port = ntohs(((struct sockaddr_in *)&sa)->sin_port);
+}
+
+static int bind_to(struct pt_http_server *s, struct pt_err *err)
 {
 	struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV },
 			*ai;
-	struct sockaddr_storage sa;
-	socklen_t sa_n = sizeof(sa);
 	char host[256], port[12];
 	const int on = 1, off = 0;
 	int rc = pt_hostport_parse(s->conf.listen, host, &s->port, err), bad;
@@ -159,11 +214,18 @@ static int listen_on(struct pt_http_server *s, struct pt_err *err)
 			pt_hint(err, "the address must be one of this machine's");
 	}
 	freeaddrinfo(ai);
+	return rc;
+}
+
+static int listen_on(struct pt_http_server *s, struct pt_err *err)
+{
+	int rc = strcmp(s->conf.listen, "systemd") == 0 ? take_passed(s, err) : bind_to(s, err);
+
 	if (rc < 0)
 		return rc;
-	if (getsockname(s->listen_fd, (struct sockaddr *)&sa, &sa_n) == 0)
-		s->port = ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port
-							 : ((struct sockaddr_in *)&sa)->sin_port);
+	notice_dead_peers(s->listen_fd);
+	(void)fcntl(s->listen_fd, F_SETFL, fcntl(s->listen_fd, F_GETFL) | O_NONBLOCK);
+	find_port(s);
 	return PT_OK;
 }
 
@@ -196,19 +258,26 @@ static int tls_files(const struct pt_http_server_conf *c, struct pt_buf *cert, s
 	return PT_OK;
 }
 
+static unsigned least(unsigned a, unsigned b)
+{
+	return a < b ? a : b;
+}
+
+/* How many connections there may be, and how many more are accepted all the same. */
 static void size_table(struct pt_http_server *s)
 {
-	struct rlimit files = { 1024, 1024 };
-	unsigned n = s->conf.max_connections;
+	struct rlimit limit = { 1024, 1024 };
+	unsigned n = s->conf.max_connections, files, spare;
 
-	(void)getrlimit(RLIMIT_NOFILE, &files);
+	(void)getrlimit(RLIMIT_NOFILE, &limit);
+	files = limit.rlim_cur > MOST_CONNECTIONS ? MOST_CONNECTIONS : (unsigned)limit.rlim_cur;
+	spare = least(files / 8, SPARE_CONNECTIONS);
 	if (!n)
-		n = files.rlim_cur > MOST_CONNECTIONS  ? MOST_CONNECTIONS
-		    : files.rlim_cur > 2 * SPARE_FILES ? (unsigned)files.rlim_cur - SPARE_FILES
-						       : SPARE_FILES;
+		n = files - spare - least(files / 4, SPARE_FILES);
 	if (n < s->conf.threads)
 		n = s->conf.threads;
-	s->n_slots = n;
+	s->most = n;
+	s->n_slots = n + (spare > s->conf.threads ? spare : s->conf.threads);
 }
 
 static int start_mhd(struct pt_http_server *s, const char *cert, const char *key, struct pt_err *err)
@@ -290,16 +359,52 @@ void pt_http_server_stats(const struct pt_http_server *s, struct pt_http_stats *
 	unsigned held = atomic_load(&s->held), open = atomic_load(&s->open);
 
 	*ret = (struct pt_http_stats) { .connections = atomic_load(&s->connections),
+					.max_connections = s->most,
 					.active = open > held ? open - held : 0,
-					.held = held };
+					.held = held,
+					.crowded = atomic_load(&s->crowded) };
+}
+
+/* The kernel has said yes to these clients already: closing now would reset them. */
+static void serve_queued(struct pt_http_server *s)
+{
+	struct sockaddr_storage sa;
+	socklen_t n = sizeof(sa);
+	int fd;
+
+	while ((fd = accept4(s->listen_fd, (struct sockaddr *)&sa, &n, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0) {
+		(void)MHD_add_connection(s->mhd, fd, (struct sockaddr *)&sa, n); /* closes fd when it fails */
+		n = sizeof(sa);
+	}
 }
 
 void pt_http_server_quiesce(struct pt_http_server *s)
 {
 	if (atomic_exchange(&s->quiet, true))
 		return;
-	(void)MHD_quiesce_daemon(s->mhd);        /* gives back our listen_fd, which we close when the threads have ended */
+	(void)MHD_quiesce_daemon(s->mhd); /* gives back our listen_fd, which we close when the threads have ended */
+	if (s->passed)
+		return;
+	serve_queued(s);
 	(void)shutdown(s->listen_fd, SHUT_RDWR); /* the kernel refuses new connections at once */
+}
+
+bool pt_http_server_expects(struct pt_http_server *s)
+{
+	int64_t since = pt_mono_ms() - FRESH_MS;
+	unsigned top = atomic_load(&s->top);
+	bool found = false;
+
+	for (unsigned i = 0; !found && i < top; i++) {
+		const struct pt_http_req *r;
+
+		pthread_mutex_lock(&pt_http_lock_of(s, i)->m);
+		r = s->slots[i].r;
+		found = r && (atomic_load(&r->phase) == PT_PH_FRESH || atomic_load(&r->phase) == PT_PH_RECV) &&
+			atomic_load(&r->since_ms) > since;
+		pthread_mutex_unlock(&pt_http_lock_of(s, i)->m);
+	}
+	return found;
 }
 
 static void wait_open(const struct pt_http_server *s, int64_t most_ms)

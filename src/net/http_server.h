@@ -30,10 +30,14 @@ struct pt_http_route {
 };
 
 struct pt_http_server_conf {
-	const char *listen;             /* "127.0.0.1:8080", "[::]:443", port 0 = any free one */
+	/* "127.0.0.1:8080", "[::]:443", port 0 = any free one; "systemd" = the socket that was passed as descriptor 3
+	 * (sd_listen_fds(3)): it stays open in the service manager, so nobody is refused between two processes. */
+	const char *listen;
 	const char *tls_cert, *tls_key; /* PEM files; both NULL = plain HTTP */
 	unsigned threads;               /* 1 to 64 */
-	unsigned max_connections;       /* 0 = what the file limit allows */
+	/* 0 = what the file limit allows.  Some more are accepted, each for one request that is answered at once (see
+	 * pt_http_crowded()) and then closed: nobody waits for an answer without one. */
+	unsigned max_connections;
 	unsigned idle_timeout_s;        /* for a connection that sends or takes nothing; held requests do not count as idle */
 	unsigned body_timeout_s; /* a request's headers and body must be in by then (slow clients), a large body gets 1 s more
 				    for each 16 KiB that came: 408 */
@@ -50,13 +54,18 @@ struct pt_http_server_conf {
 /* Starts listening.  PT_E_INVALID (bad address, bad TLS files), PT_E_UNAVAILABLE (address in use; names who to ask). */
 int pt_http_server_start(struct pt_http_server **ret, const struct pt_http_server_conf *conf, struct pt_err *err) PT_MUSTCHECK;
 unsigned pt_http_server_port(const struct pt_http_server *s);
-/* Current numbers: open connections, requests being handled, requests held. */
+/* Current numbers: open connections and how many there may be, requests being handled, requests held.  crowded: connections so far
+ * that came when there were too many. */
 struct pt_http_stats {
-	unsigned connections, active, held;
+	unsigned connections, max_connections, active, held;
+	uint64_t crowded;
 };
 void pt_http_server_stats(const struct pt_http_server *s, struct pt_http_stats *ret);
-/* Stop accepting; every later response carries "Connection: close".  Held requests stay with their holders. */
+/* Stop accepting, after the connections that wait to be accepted (those of a passed socket wait for the next process); every
+ * later response carries "Connection: close".  Held requests stay with their holders. */
 void pt_http_server_quiesce(struct pt_http_server *s);
+/* Is there a connection, made a moment ago, whose first request is still to come? */
+bool pt_http_server_expects(struct pt_http_server *s);
 /* Wait up to most_ms for open requests (active and held), then close everything and free.  NULL is fine.  A holder that has not
  * replied by then is told gone(), the server answers 503 in its place, and it must not reply after gone() has returned. */
 void pt_http_server_stop(struct pt_http_server *s, int64_t most_ms);
@@ -72,6 +81,10 @@ const char *pt_http_query(const struct pt_http_req *r, const char *name); /* URL
 int pt_http_query_each(struct pt_http_req *r, int (*fn)(void *arg, const char *name, const char *value), void *arg);
 const char *pt_http_header(const struct pt_http_req *r, const char *name); /* NULL = absent */
 const char *pt_http_body(const struct pt_http_req *r, size_t *ret_n);      /* never NULL */
+/* Give its memory back before the request is held for long; pt_http_body() is empty from here on. */
+void pt_http_drop_body(struct pt_http_req *r);
+/* Did it come when there were as many connections as there may be?  What would hold it for long answers at once instead, with 503. */
+bool pt_http_crowded(const struct pt_http_req *r);
 const char *pt_http_peer(const struct pt_http_req *r);                     /* "10.1.2.3" */
 int64_t pt_http_body_expected(const struct pt_http_req *r);                /* Content-Length, -1 when chunked */
 /* A place for the handlers' own state (streaming routes, holders).  free_fn (may be NULL) runs when the request ends. */

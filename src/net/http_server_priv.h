@@ -13,15 +13,16 @@
 
 enum {
 	PT_HTTP_LOCKS = 64,
-	PT_HTTP_POOL = 16 * 1024,        /* MHD's memory for one request: the headers both ways */
-	PT_HTTP_HEADERS_MAX = 12 * 1024, /* of it the request may take so much; the rest is for the response's headers */
-	PT_HTTP_HEADERS_OUT = 2560,      /* the handlers' own headers of a response */
-	PT_HTTP_HEADER_COST = 80,        /* MHD's record of one header, from the same memory */
-	PT_HTTP_SMALL_REST = 64 * 1024,  /* a refused request's body up to this size is read, so that the connection stays */
-	PT_HTTP_LINGER_MS = 2000,        /* how long a connection is drained after an early refusal */
-	PT_HTTP_LEAST_RATE = 16,         /* bytes per millisecond that a long body must keep up */
+	PT_HTTP_POOL = 11 * 1024,       /* MHD's memory for one connection, held or not: the headers both ways */
+	PT_HTTP_HEADERS_MAX = 8 * 1024, /* of it the request may take so much; the rest is for the response's headers */
+	PT_HTTP_HEADERS_OUT = 2560,     /* the handlers' own headers of a response */
+	PT_HTTP_HEADER_COST = 80,       /* MHD's record of one header, from the same memory */
+	PT_HTTP_SMALL_REST = 64 * 1024, /* a refused request's body up to this size is read, so that the connection stays */
+	PT_HTTP_LINGER_MS = 2000,       /* how long a connection is drained after an early refusal */
+	PT_HTTP_LEAST_RATE = 16,        /* bytes per millisecond that a long body must keep up */
 	PT_HTTP_TICK_MS = 400,
-	PT_HTTP_ENDED_MS = 1000, /* how long a connection that its client has ended may stay as it is */
+	PT_HTTP_CROWDED_MS = 5000, /* how long a request on a crowded connection may take to arrive */
+	PT_HTTP_ENDED_MS = 1000,   /* how long a connection that its client has ended may stay as it is */
 };
 
 /* Whose turn it is on a connection.  T moves RECV -> BUSY and the watcher moves RECV -> CUT: the compare-and-swap
@@ -58,6 +59,7 @@ struct pt_http_req {
 	_Atomic int64_t since_ms; /* of the connection, the request, the linger or the idleness */
 	int64_t ended_ms;         /* since when the client has ended it and nothing is left to read; watcher only, 0 = not */
 	bool watched;             /* in the watcher's epoll set; T only */
+	bool crowded;             /* it came when there were as many as there may be: for one short request */
 	bool left;                /* under the lock: the client has closed its side */
 	char peer[48];
 	/* of the request; T only unless said */
@@ -101,15 +103,18 @@ struct pt_http_server {
 	struct MHD_Daemon *mhd;
 	unsigned port;
 	_Atomic bool quiet, stopping, watch_end;
+	_Atomic uint64_t crowded;
 	_Atomic unsigned connections, open, held; /* open: requests that began and did not end, held ones too */
 	/* connections by slot; the free ones are a stack */
 	struct pt_http_slot *slots;
 	unsigned *free_slots, n_free, n_slots;
+	unsigned most;        /* connections; the slots above are for crowded ones */
 	_Atomic unsigned top; /* slots from here on were never used */
 	pthread_mutex_t slot_lock;
 	struct pt_http_lock locks[PT_HTTP_LOCKS];
 	pthread_t watcher;
 	bool watching; /* the thread runs */
+	bool passed;   /* listen_fd belongs to others, too */
 	int epoll, wake, listen_fd;
 };
 

@@ -64,6 +64,8 @@ static void check_time(struct pt_http_req *r, int64_t now)
 		       : phase == PT_PH_IDLE ? (int64_t)c->idle_timeout_s * 1000
 					     : (int64_t)c->body_timeout_s * 1000;
 
+	if (r->crowded && (!most || most > PT_HTTP_CROWDED_MS))
+		most = PT_HTTP_CROWDED_MS;
 	if (ended_unnoticed(r, phase, now) && pt_http_phase_move(r, phase, PT_PH_CUT)) {
 		cut(r, false);
 		return;
