@@ -1,7 +1,7 @@
 /* What the messages need beside their shapes: defaults, names of states, and the way of errors into documents and back. */
 #include "proto/messages.h"
 
-enum { TIMEOUT_MS = 840000, DEADLINE_S = 86400, MAX_ATTEMPTS = 3 };
+enum { TIMEOUT_MS = 840000, DEADLINE_S = 86400, MAX_ATTEMPTS = 3, BACKOFF_MS = 1000, BACKOFF_MAX_MS = 60000 };
 static const int64_t max_bytes = 10LL << 30;
 static const char at_least_once[] = "at-least-once", at_most_once[] = "at-most-once";
 
@@ -13,9 +13,65 @@ void pt_limits_defaults(struct pt_limits *l)
 		l->max_bytes = max_bytes;
 }
 
+void pt_retry_defaults(struct pt_retry *r)
+{
+	if (!r->backoff_ms)
+		r->backoff_ms = r->max_backoff_ms && r->max_backoff_ms < BACKOFF_MS ? r->max_backoff_ms : BACKOFF_MS;
+	if (!r->max_backoff_ms)
+		r->max_backoff_ms = r->backoff_ms > BACKOFF_MAX_MS ? r->backoff_ms : BACKOFF_MAX_MS;
+}
+
+bool pt_retry_on(const struct pt_retry *r, const char *what)
+{
+	for (size_t i = 0; i < r->on.n; i++)
+		if (strcmp(((char **)r->on.items)[i], what) == 0)
+			return true;
+	return !r->on.n && strcmp(what, "lost") == 0;
+}
+
+static bool known_class(const char *name)
+{
+	return strcmp(name, "lost") == 0 || strcmp(name, "retryable") == 0 ||
+	       strcmp(pt_code_wire(pt_code_from_wire(name)), name) == 0;
+}
+
+int pt_operation_new_check(const struct pt_operation_new *o, struct pt_err *err)
+{
+	const struct pt_retry *r = &o->retry;
+
+	if (o->max_attempts && r->max_attempts && o->max_attempts != r->max_attempts) {
+		(void)pt_fail(err, PT_E_INVALID, "max_attempts: %lld, but retry.max_attempts is %lld", (long long)o->max_attempts,
+			      (long long)r->max_attempts);
+		return pt_hint(err, "max_attempts is the short form; give one of the two");
+	}
+	if (r->backoff_ms && r->max_backoff_ms && r->backoff_ms > r->max_backoff_ms) {
+		(void)pt_fail(err, PT_E_INVALID, "retry.backoff_ms: %lld is more than retry.max_backoff_ms, %lld",
+			      (long long)r->backoff_ms, (long long)r->max_backoff_ms);
+		return pt_hint(err, "backoff_ms is the bound of the first pause, max_backoff_ms of the longest");
+	}
+	for (size_t i = 0; i < r->on.n; i++) {
+		const char *name = ((char **)r->on.items)[i];
+
+		if (!known_class(name)) {
+			(void)pt_fail(err, PT_E_INVALID,
+				      "retry.on: '%.60s' is neither lost nor retryable nor the code of an error", name);
+			return pt_hint(err, "docs/protocol.md has the list, such as connect_failed, timeout or unavailable");
+		}
+		if (pt_at_most_once(o->delivery) && strcmp(name, "lost") != 0) {
+			(void)pt_fail(err, PT_E_INVALID, "retry.on: '%.60s' is not possible with at-most-once", name);
+			return pt_hint(err, "an attempt that failed has run, and at-most-once operations are never run again; "
+					    "leave retry.on out, or use at-least-once");
+		}
+	}
+	return PT_OK;
+}
+
 void pt_operation_new_defaults(struct pt_operation_new *o)
 {
 	pt_limits_defaults(&o->limits);
+	pt_retry_defaults(&o->retry);
+	if (!o->max_attempts)
+		o->max_attempts = o->retry.max_attempts;
 	if (!o->deadline_s)
 		o->deadline_s = DEADLINE_S;
 	if (!o->max_attempts)
@@ -70,7 +126,7 @@ void pt_error_doc_to(const struct pt_error_doc *d, struct pt_err *err)
 	pt_native(err, d->native_code);
 }
 
-void pt_error_body(const struct pt_err *err, struct pt_buf *out)
+void pt_error_doc_write(const struct pt_err *err, struct pt_buf *out)
 {
 	/* A view of err, written at once: no copies, so that the answer to "out of memory" needs none. */
 	const struct pt_error_doc d = {
@@ -81,7 +137,12 @@ void pt_error_body(const struct pt_err *err, struct pt_buf *out)
 		.retryable = pt_code_retryable(err->code),
 	};
 
-	pt_buf_str(out, "{\"error\":");
 	pt_shape_write(&pt_error_doc_shape, &d, out);
+}
+
+void pt_error_body(const struct pt_err *err, struct pt_buf *out)
+{
+	pt_buf_str(out, "{\"error\":");
+	pt_error_doc_write(err, out);
 	pt_buf_chr(out, '}');
 }

@@ -10,6 +10,7 @@ struct pt_error_doc {
 };
 void pt_error_doc_from(struct pt_error_doc *d, const struct pt_err *err); /* on OOM members stay NULL */
 void pt_error_doc_to(const struct pt_error_doc *d, struct pt_err *err);
+void pt_error_doc_write(const struct pt_err *err, struct pt_buf *out);
 /* {"error":{…}}, for HTTP answers. */
 void pt_error_body(const struct pt_err *err, struct pt_buf *out);
 
@@ -56,6 +57,16 @@ static inline bool pt_op_terminal(enum pt_op_state s)
 	return s >= PT_OP_SUCCEEDED;
 }
 
+/* When an attempt that brought no success is followed by another one. */
+struct pt_retry {
+	int64_t max_attempts;               /* 0 = as the operation's own max_attempts says */
+	int64_t backoff_ms, max_backoff_ms; /* bounds of the first and of the longest pause; the pause is random below them */
+	struct pt_list on;                  /* of char *: lost, retryable, error codes; empty = lost */
+};
+/* Members that are 0 get their default. */
+void pt_retry_defaults(struct pt_retry *r);
+bool pt_retry_on(const struct pt_retry *r, const char *what);
+
 /* POST /api/v1/operations */
 struct pt_operation_new {
 	char *agent;       /* id or name */
@@ -65,7 +76,8 @@ struct pt_operation_new {
 	struct pt_limits limits;
 	int64_t priority;      /* 0 (last) to 9 (first); absent reads as 5 */
 	int64_t deadline_s;    /* from now; default 86,400 */
-	int64_t max_attempts;  /* default 3 */
+	int64_t max_attempts;  /* default 3; short form of retry.max_attempts */
+	struct pt_retry retry;
 	char *delivery;        /* "at-least-once" (default) | "at-most-once" */
 	char *idempotency_key; /* header Idempotency-Key counts too */
 	json_t *labels;        /* object of strings, kept as is */
@@ -73,7 +85,15 @@ struct pt_operation_new {
 /* After decoding: limits, deadline_s, max_attempts and delivery that are absent get their default (out of memory leaves
  * delivery NULL, which pt_at_most_once() reads as the default). */
 void pt_operation_new_defaults(struct pt_operation_new *o);
+/* Before that: what no single member can tell (INVALID): a retry policy that contradicts itself, max_attempts, or the delivery. */
+int pt_operation_new_check(const struct pt_operation_new *o, struct pt_err *err) PT_MUSTCHECK;
 bool pt_at_most_once(const char *delivery); /* of an operation or a lease; NULL is at-least-once */
+
+/* POST /api/v1/operations/batch */
+enum { PT_BATCH_MAX = 100 };
+struct pt_operation_batch {
+	json_t *operations; /* array of objects, each a struct pt_operation_new that stands or fails alone */
+};
 
 /* --- agent protocol --- */
 struct pt_lease { /* one attempt for an instance to run */
@@ -81,6 +101,7 @@ struct pt_lease { /* one attempt for an instance to run */
 	int64_t attempt;
 	char *type;
 	json_t *input;
+	char *input_text; /* the gateway's: the input as it is stored, written in the place of input */
 	struct pt_limits limits;
 	int64_t deadline; /* wall ms; the agent must not start it later */
 	int64_t lease_ms; /* for how long without renewal */
@@ -121,6 +142,7 @@ struct pt_exchange_response {
 	bool drain;             /* finish what you hold, take nothing, exit */
 	int64_t lease_ms;       /* renew (by an exchange) well within this time */
 	int64_t server_time;    /* wall ms, for clock skew */
+	int64_t spread_ms;      /* the gateway stops: come back at a random moment within so long; 0 = at once */
 	char *agent;            /* the agent's id and name as the gateway knows them */
 	char *agent_name;
 };
@@ -146,8 +168,50 @@ struct pt_result_response {
 	bool duplicate;        /* this attempt's result was here already */
 	struct pt_list leases; /* of struct pt_lease: the freed slot is filled at once */
 };
+/* POST /agent/v1/results: many that are small */
+enum {
+	PT_RESULTS_MAX = 64,
+	PT_RESULTS_BODY = 32 * 1024,
+	PT_RESULTS_BYTES = 1024 * 1024
+}; /* in number; bytes of one body, of a request */
+struct pt_small_result {
+	char operation[PT_ID_SIZE];
+	int64_t attempt;
+	json_t *head;         /* object, a struct pt_result_head */
+	struct pt_bytes body; /* body_size bytes */
+};
+struct pt_results {
+	char instance[PT_ID_SIZE]; /* that delivers them; each head names the one that ran it */
+	json_t *results;           /* array of objects, each a struct pt_small_result that stands or fails alone */
+};
+struct pt_results_item {
+	int64_t status; /* the HTTP status that its PUT would have had */
+	bool duplicate;
+	json_t *error; /* object, with a status of 400 and above */
+};
+struct pt_results_response {
+	struct pt_list items;  /* of struct pt_results_item, in the order of the results */
+	struct pt_list leases; /* of struct pt_lease: for the free slots of the instance that delivers */
+};
+/* POST /agent/v1/logs */
+struct pt_shipped_line {
+	int64_t seq, at; /* number in its instance, from 1, upwards; wall ms on the agent */
+	char *level, *msg;
+	json_t *fields; /* object of strings; "operation" names the operation that the line is about */
+};
+struct pt_log_batch {
+	char instance[PT_ID_SIZE]; /* that wrote the lines; an earlier process, perhaps */
+	struct pt_list lines;      /* of struct pt_shipped_line */
+};
+struct pt_log_response {
+	int64_t accepted;   /* lines stored */
+	int64_t duplicates; /* lines that were here already */
+	int64_t ignored;    /* lines about an operation that is not this agent's, or not known (any more) */
+};
 
-extern const struct pt_shape pt_error_doc_shape, pt_limits_shape, pt_operation_new_shape, pt_lease_shape, pt_holding_shape,
-	pt_attempt_ref_shape, pt_exchange_request_shape, pt_exchange_response_shape, pt_result_head_shape,
-	pt_result_response_shape, pt_column_shape, pt_credential_ref_shape;
+extern const struct pt_shape pt_small_result_shape, pt_results_shape, pt_results_response_shape;
+extern const struct pt_shape pt_log_batch_shape, pt_log_response_shape;
+extern const struct pt_shape pt_error_doc_shape, pt_limits_shape, pt_retry_shape, pt_operation_new_shape,
+	pt_operation_batch_shape, pt_lease_shape, pt_holding_shape, pt_attempt_ref_shape, pt_exchange_request_shape,
+	pt_exchange_response_shape, pt_result_head_shape, pt_result_response_shape, pt_column_shape, pt_credential_ref_shape;
 #endif

@@ -8,6 +8,9 @@ enum { NAME_MAX_BYTES = 200, TEXT_MAX = 2000, ATTEMPTS_MAX = 1024, TYPES_MAX = 6
 #define BYTES_MAX    (1LL << 50)
 #define DEADLINE_MAX 2592000LL /* 30 days in seconds */
 #define ANY          INT64_MAX
+#define TIME_MAX      253402300799999LL /* the end of the year 9999 */
+#define LOG_LINE_MAX  (32 * 1024)
+#define LOG_LINES_MAX 1000
 
 static const char *const credential_types[] = { "FILE", "ENV_VAR", NULL };
 static const char *const deliveries[] = { "at-least-once", "at-most-once", NULL };
@@ -61,6 +64,19 @@ static const struct pt_field limits_fields[] = {
 };
 const struct pt_shape pt_limits_shape = PT_SHAPE("limits", struct pt_limits, limits_fields);
 
+static const struct pt_field retry_fields[] = {
+	PT_F(struct pt_retry, max_attempts, PT_T_I64, PT_SKIP_ZERO, .min = 1, .max = 100,
+	     .help = "how often it is tried before it fails; 3 when absent"),
+	PT_F(struct pt_retry, backoff_ms, PT_T_I64, PT_SKIP_ZERO, .min = 1, .max = DEADLINE_MAX * 1000,
+	     .help = "the first pause is a random time up to this, then the bound doubles; 1000 when absent"),
+	PT_F(struct pt_retry, max_backoff_ms, PT_T_I64, PT_SKIP_ZERO, .min = 1, .max = DEADLINE_MAX * 1000,
+	     .help = "no pause is longer; 60000 when absent"),
+	PT_F(struct pt_retry, on, PT_T_STRS, 0, .min = 1, .max = 40,
+	     .help = "after what it is tried again: lost (the lease ended without a result), retryable (failed with an error that says "
+		     "retryable), or codes of errors; lost when absent"),
+};
+const struct pt_shape pt_retry_shape = PT_SHAPE("retry", struct pt_retry, retry_fields);
+
 static const struct pt_field operation_new_fields[] = {
 	PT_F(struct pt_operation_new, agent, PT_T_STR, 0, .min = 1, .max = NAME_MAX_BYTES,
 	     .help = "id or name of the agent that shall run it"),
@@ -76,7 +92,9 @@ static const struct pt_field operation_new_fields[] = {
 	PT_F(struct pt_operation_new, deadline_s, PT_T_I64, PT_SKIP_ZERO, .min = 1, .max = DEADLINE_MAX,
 	     .help = "seconds from now after which it expires; 86400 when absent"),
 	PT_F(struct pt_operation_new, max_attempts, PT_T_I64, PT_SKIP_ZERO, .min = 1, .max = 100,
-	     .help = "how often it is tried before it fails; 3 when absent"),
+	     .help = "short form of retry.max_attempts"),
+	PT_F(struct pt_operation_new, retry, PT_T_SHAPE, 0, .sub = &pt_retry_shape,
+	     .help = "when and how often it is tried again"),
 	PT_F(struct pt_operation_new, delivery, PT_T_STR, 0, .values = deliveries,
 	     .help = "at-least-once (when absent): repeated after a lost attempt; at-most-once: never started twice"),
 	PT_F(struct pt_operation_new, idempotency_key, PT_T_STR, 0, .min = 1, .max = 255,
@@ -86,11 +104,19 @@ static const struct pt_field operation_new_fields[] = {
 };
 const struct pt_shape pt_operation_new_shape = PT_SHAPE("operation", struct pt_operation_new, operation_new_fields);
 
+static const struct pt_field operation_batch_fields[] = {
+	PT_F(struct pt_operation_batch, operations, PT_T_JSON, PT_REQUIRED | PT_OBJECTS, .min = 1, .max = PT_BATCH_MAX,
+	     .sub = &pt_operation_new_shape,
+	     .help = "operations to submit, each as alone; one that is refused keeps none of the others"),
+};
+const struct pt_shape pt_operation_batch_shape = PT_SHAPE("operation batch", struct pt_operation_batch, operation_batch_fields);
+
 static const struct pt_field lease_fields[] = {
 	PT_F(struct pt_lease, operation, PT_T_ID, PT_REQUIRED, .help = "operation id"),
 	PT_F(struct pt_lease, attempt, PT_T_I64, PT_REQUIRED, .min = 1, .max = ANY, .help = "number of the attempt, from 1"),
 	PT_F(struct pt_lease, type, PT_T_STR, PT_REQUIRED, .min = 1, .max = 64, .help = "operation type"),
-	PT_F(struct pt_lease, input, PT_T_JSON, PT_REQUIRED | PT_OBJECT, .help = "what to do; its members depend on the type"),
+	PT_F(struct pt_lease, input, PT_T_JSON, PT_REQUIRED | PT_OBJECT, .text = offsetof(struct pt_lease, input_text),
+	     .help = "what to do; its members depend on the type"),
 	PT_F(struct pt_lease, limits, PT_T_SHAPE, 0, .sub = &pt_limits_shape, .help = "bounds of the attempt and its result"),
 	PT_F(struct pt_lease, deadline, PT_T_I64, PT_REQUIRED, .min = 0, .max = ANY,
 	     .help = "milliseconds since 1970; must not be started later"),
@@ -157,6 +183,8 @@ static const struct pt_field exchange_response_fields[] = {
 	     .help = "the next exchange must come well within this time"),
 	PT_F(struct pt_exchange_response, server_time, PT_T_I64, PT_REQUIRED, .min = 0, .max = ANY,
 	     .help = "the gateway's clock, milliseconds since 1970"),
+	PT_F(struct pt_exchange_response, spread_ms, PT_T_I64, PT_SKIP_ZERO, .min = 0, .max = 60000,
+	     .help = "the gateway stops: come back at a random moment within so many milliseconds"),
 	PT_F(struct pt_exchange_response, agent, PT_T_STR, 0, .max = NAME_MAX_BYTES, .help = "the agent's id"),
 	PT_F(struct pt_exchange_response, agent_name, PT_T_STR, 0, .max = NAME_MAX_BYTES, .help = "the agent's name"),
 };
@@ -197,3 +225,65 @@ static const struct pt_field result_response_fields[] = {
 };
 const struct pt_shape pt_result_response_shape =
 	PT_SHAPE_OPEN("result response", struct pt_result_response, result_response_fields);
+
+static const struct pt_field small_result_fields[] = {
+	PT_F(struct pt_small_result, operation, PT_T_ID, PT_REQUIRED, .help = "operation id"),
+	PT_F(struct pt_small_result, attempt, PT_T_I64, PT_REQUIRED, .min = 1, .max = ANY, .help = "number of the attempt"),
+	PT_F(struct pt_small_result, head, PT_T_JSON, PT_REQUIRED | PT_OBJECT, .help = "the result's head, as in its PUT"),
+	PT_F(struct pt_small_result, body, PT_T_BYTES, 0, .max = PT_RESULTS_BODY,
+	     .help = "the result's body in base64; absent: it has none, or an empty one"),
+};
+const struct pt_shape pt_small_result_shape = PT_SHAPE("small_result", struct pt_small_result, small_result_fields);
+
+static const struct pt_field results_fields[] = {
+	PT_F(struct pt_results, instance, PT_T_ID, PT_REQUIRED, .help = "id of the agent's process that delivers them"),
+	PT_F(struct pt_results, results, PT_T_JSON, PT_REQUIRED | PT_OBJECTS, .min = 1, .max = PT_RESULTS_MAX,
+	     .sub = &pt_small_result_shape, .help = "results with small bodies; one that is refused keeps none of the others"),
+};
+const struct pt_shape pt_results_shape = PT_SHAPE("results", struct pt_results, results_fields);
+
+static const struct pt_field results_item_fields[] = {
+	PT_F(struct pt_results_item, status, PT_T_I64, PT_REQUIRED, .min = 100, .max = 599, .help = "the status of its PUT"),
+	PT_F(struct pt_results_item, duplicate, PT_T_BOOL, PT_SKIP_ZERO, .help = "this attempt's result was here already"),
+	PT_F(struct pt_results_item, error, PT_T_JSON, PT_OBJECT, .help = "why it was not taken"),
+};
+static const struct pt_shape results_item_shape = PT_SHAPE_OPEN("item", struct pt_results_item, results_item_fields);
+
+static const struct pt_field results_response_fields[] = {
+	PT_F(struct pt_results_response, items, PT_T_LIST, PT_REQUIRED, .max = PT_RESULTS_MAX, .sub = &results_item_shape,
+	     .help = "what became of each, in order"),
+	PT_F(struct pt_results_response, leases, PT_T_LIST, 0, .max = ATTEMPTS_MAX, .sub = &pt_lease_shape,
+	     .help = "attempts to run in the slots that are free"),
+};
+const struct pt_shape pt_results_response_shape =
+	PT_SHAPE_OPEN("results response", struct pt_results_response, results_response_fields);
+
+static const char *const log_levels[] = { "debug", "info", "warn", "error", NULL };
+
+static const struct pt_field shipped_line_fields[] = {
+	PT_F(struct pt_shipped_line, seq, PT_T_I64, PT_REQUIRED, .min = 1, .max = ANY,
+	     .help = "number of the line in its instance; higher than that of the line before"),
+	PT_F(struct pt_shipped_line, at, PT_T_I64, PT_REQUIRED, .min = 0, .max = TIME_MAX,
+	     .help = "milliseconds since 1970, by the agent's clock"),
+	PT_F(struct pt_shipped_line, level, PT_T_STR, PT_REQUIRED, .values = log_levels, .help = "how severe it is"),
+	PT_F(struct pt_shipped_line, msg, PT_T_STR, PT_REQUIRED, .max = LOG_LINE_MAX, .help = "what happened, for people"),
+	PT_F(struct pt_shipped_line, fields, PT_T_JSON, PT_STRING_MAP, .max = LOG_LINE_MAX,
+	     .help = "more about it; operation names the operation that it is about"),
+};
+static const struct pt_shape shipped_line_shape = PT_SHAPE("log line", struct pt_shipped_line, shipped_line_fields);
+
+static const struct pt_field log_batch_fields[] = {
+	PT_F(struct pt_log_batch, instance, PT_T_ID, PT_REQUIRED, .help = "id of the agent's process that wrote the lines"),
+	PT_F(struct pt_log_batch, lines, PT_T_LIST, PT_REQUIRED, .max = LOG_LINES_MAX, .sub = &shipped_line_shape,
+	     .help = "in the order of seq"),
+};
+const struct pt_shape pt_log_batch_shape = PT_SHAPE("log lines", struct pt_log_batch, log_batch_fields);
+
+static const struct pt_field log_response_fields[] = {
+	PT_F(struct pt_log_response, accepted, PT_T_I64, PT_REQUIRED, .min = 0, .max = ANY, .help = "lines stored"),
+	PT_F(struct pt_log_response, duplicates, PT_T_I64, PT_SKIP_ZERO, .min = 0, .max = ANY,
+	     .help = "lines that were here already"),
+	PT_F(struct pt_log_response, ignored, PT_T_I64, PT_SKIP_ZERO, .min = 0, .max = ANY,
+	     .help = "lines about operations that are not this agent's"),
+};
+const struct pt_shape pt_log_response_shape = PT_SHAPE_OPEN("log response", struct pt_log_response, log_response_fields);
