@@ -11,6 +11,8 @@ struct pt_conn;
 struct pt_query {
 	const char *sql;
 	const json_t *params;           /* JSON array (positional) or NULL; docs/types.md says how values are bound */
+	const char *operation; /* who writes: a source that can shows them to the statement (docs/operations.md); NULL = nobody */
+	int64_t attempt;
 	bool write;                     /* false: the statement runs in a read-only transaction / on a read-only database */
 	const struct pt_cancel *cancel; /* also carries the deadline, which becomes the server's statement timeout */
 };

@@ -7,6 +7,7 @@
  * is changed outside of the transaction. */
 #include "connector/pg_copy.h"
 #include "base/clock.h"
+#include "base/id.h"
 #include "base/value_text.h"
 #include <stdio.h>
 
@@ -219,20 +220,41 @@ static int64_t limit_ms(const struct pg_conn *c)
 	return left > INT32_MAX || (c->role_timeout_ms && c->role_timeout_ms <= left) ? 0 : left;
 }
 
-/* BEGIN, time limit, Parse, Describe: one round trip.  *ret_desc is the description. */
-static int prepare(struct pg_conn *c, const char *sql, PGresult **ret_desc, struct pt_err *err)
+static bool send_command(struct pg_conn *c, int *n, const char *sql)
+{
+	++*n;
+	return PQsendQueryParams(c->db, sql, 0, NULL, NULL, NULL, NULL, 0);
+}
+
+/* BEGIN and the settings that hold for this transaction.  A statement that writes can see which operation and attempt it is, so
+ * that it can refuse a second effect itself. */
+static bool send_begin(struct pg_conn *c, const struct pt_query *q, int *n)
 {
 	int64_t limit = limit_ms(c);
-	char set[64];
-	int wanted = 3 + (limit > 0), seen = 0, rc = PT_OK, next;
+	char set[128];
+	bool sent = send_command(c, n, q->write ? "BEGIN" : "BEGIN READ ONLY");
+
+	if (sent && limit) {
+		snprintf(set, sizeof(set), "SET LOCAL statement_timeout = %lld", (long long)limit);
+		sent = send_command(c, n, set);
+	}
+	if (!sent || !q->write || !q->operation || !pt_id_valid(q->operation, "op")) /* nothing else is quoted into SQL */
+		return sent;
+	snprintf(set, sizeof(set), "SET LOCAL postern.operation = '%s'", q->operation);
+	sent = send_command(c, n, set);
+	snprintf(set, sizeof(set), "SET LOCAL postern.attempt = '%lld'", (long long)q->attempt);
+	return sent && send_command(c, n, set);
+}
+
+/* BEGIN, settings, Parse, Describe: one round trip.  *ret_desc is the description. */
+static int prepare(struct pg_conn *c, const struct pt_query *q, PGresult **ret_desc, struct pt_err *err)
+{
+	int wanted = 2, seen = 0, rc = PT_OK, next;
 	bool sent;
 
-	snprintf(set, sizeof(set), "SET LOCAL statement_timeout = %lld", (long long)limit);
 	c->active = c->running = true;
-	sent = PQenterPipelineMode(c->db) &&
-	       PQsendQueryParams(c->db, c->write ? "BEGIN" : "BEGIN READ ONLY", 0, NULL, NULL, NULL, NULL, 0) &&
-	       (!limit || PQsendQueryParams(c->db, set, 0, NULL, NULL, NULL, NULL, 0)) &&
-	       PQsendPrepare(c->db, "", sql, 0, NULL) && PQsendDescribePrepared(c->db, "") && PQpipelineSync(c->db);
+	sent = PQenterPipelineMode(c->db) && send_begin(c, q, &wanted) && PQsendPrepare(c->db, "", q->sql, 0, NULL) &&
+	       PQsendDescribePrepared(c->db, "") && PQpipelineSync(c->db);
 	if (!sent)
 		return pg_lost(c, NULL, err);
 	for (;;) {
@@ -279,7 +301,7 @@ static int execute(struct pg_conn *c, const struct pt_query *q, const struct bou
 {
 	PGresult *desc = NULL;
 	bool text = false, asked = false, sent;
-	int rc = prepare(c, q->sql, &desc, err);
+	int rc = prepare(c, q, &desc, err);
 
 	if (rc == 0 && PQnparams(desc) != b->n)
 		rc = pt_fail(err, PT_E_INVALID, "the statement has %d parameters, params has %d", PQnparams(desc), b->n);

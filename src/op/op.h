@@ -2,6 +2,7 @@
  * the gateway when it is submitted (the same check) and by the agent before it runs. */
 #ifndef PT_OP_OP_H
 #define PT_OP_OP_H
+#include "base/log.h"
 #include "credential/credential.h"
 #include "os/cancel.h"
 #include "proto/messages.h"
@@ -29,6 +30,11 @@ struct pt_op_run {
 	struct pt_result_head *head;    /* the type fills document, columns, rows, affected, bytes, partial, body_format */
 	_Atomic int64_t *rows, *bytes;  /* progress, for the exchange; may be NULL */
 };
+
+/* Log lines of an operation carry its id and attempt, and reach whoever asks the gateway for its log (--ship-logs).  They leave the
+ * network: say nothing there that the result does not say anyway, and no value of a credential. */
+#define pt_op_info(run, msg, ...) \
+	pt_info(msg, "operation", (run)->lease->operation, "attempt", pt_num((run)->lease->attempt), ##__VA_ARGS__)
 
 struct pt_op_type {
 	const char *name;    /* "network.tcp" */

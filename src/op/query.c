@@ -1,4 +1,5 @@
 /* query: one SQL statement on an integration's data source, its rows streamed into the result's body. */
+#include "base/clock.h"
 #include "connector/rows.h"
 #include "op/op.h"
 #include <stdatomic.h>
@@ -84,6 +85,8 @@ static int run_statement(struct pt_op_run *run, struct pt_conn *conn, const stru
 {
 	struct pt_query q = { .sql = in->sql,
 			      .params = json_is_array(in->params) ? in->params : NULL,
+			      .operation = run->lease->operation,
+			      .attempt = run->lease->attempt,
 			      .write = in->mode && strcmp(in->mode, "write") == 0,
 			      .cancel = run->cancel };
 	struct pt_rows_limits limits = { run->lease->limits.max_rows, run->lease->limits.max_bytes };
@@ -127,6 +130,7 @@ static int query_run(struct pt_op_run *run, const void *input, struct pt_err *er
 {
 	const struct pt_connector *type = pt_connector_find(run->lease->connection_type);
 	pt_auto(pt_conn_closep) struct pt_conn *conn = NULL;
+	int64_t began = pt_mono_ms();
 	json_t *args = NULL;
 	int rc;
 
@@ -139,7 +143,10 @@ static int query_run(struct pt_op_run *run, const void *input, struct pt_err *er
 		return rc;
 	rc = type->open(&conn, args, run->cancel, err);
 	pt_credential_release(args);
-	return rc < 0 ? rc : run_statement(run, conn, input, err);
+	if (rc < 0)
+		return rc;
+	pt_op_info(run, "connected", "connection_type", type->name, "ms", pt_num(pt_mono_ms() - began));
+	return run_statement(run, conn, input, err);
 }
 
 const struct pt_op_type pt_op_query = { .name = "query",
