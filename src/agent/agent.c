@@ -8,7 +8,7 @@
 #include "op/guard.h"
 #include <stdio.h>
 
-enum { STACK_BYTES = 256 * 1024, ABORT_MS = 1000, EXEC_STOP_MS = 1000, GOODBYE_SHARE_MS = 3000 };
+enum { STACK_BYTES = 256 * 1024, EXEC_STOP_MS = 1000, ORDERED_DELIVER_MS = 5000, LOG_SHARE_MS = 500 };
 
 void pt_beat_within(struct pt_beat *b, int64_t ms)
 {
@@ -64,8 +64,10 @@ static int check_conf(struct pt_agent *a, struct pt_err *err)
 {
 	const struct pt_agent_conf *c = a->conf;
 	struct pt_guard guard = { 0 };
-	int rc = check_url(a, err);
+	int rc = pt_stop_plan_make(&a->plan, c->stop_action, c->stop_timeout_ms, c->grace_s * 1000, err);
 
+	if (rc == 0)
+		rc = check_url(a, err);
 	if (rc < 0)
 		return rc;
 	rc = pt_guard_init(&guard, c->blocked_cidrs, c->allowed_cidrs, err);
@@ -97,6 +99,49 @@ static int check_client(struct pt_agent *a, struct pt_err *err)
 	return rc;
 }
 
+int pt_agent_ring(struct pt_agent *a, const char *use, struct pt_seal_ring *ret, struct pt_err *err)
+{
+	struct pt_key keys[1 + PT_KEYS_PREVIOUS];
+	unsigned n = pt_keys_all(&a->keys, keys);
+	int rc = PT_OK;
+
+	ret->n = 0;
+	ret->generation = keys[0].generation;
+	for (unsigned i = 0; rc == 0 && i < n; i++)
+		rc = pt_seal_ring_add(ret, use, keys[i].id, keys[i].secret, err);
+	explicit_bzero(keys, sizeof(keys));
+	return rc;
+}
+
+/* The token file has changed. */
+static void keys_changed(void *agent)
+{
+	struct pt_agent *a = agent;
+	struct pt_seal_ring ring;
+	struct pt_err err = { 0 };
+	int rc = pt_agent_ring(a, "spool", &ring, &err);
+
+	if (rc == 0)
+		rc = pt_spool_rekey(a->spool, &ring, &err);
+	if (rc < 0)
+		pt_log_err(PT_LOG_WARN, "the spool is not yet sealed for the agent's new key", &err);
+	pt_seal_ring_clear(&ring);
+	pt_ship_rekey(a);
+}
+
+static int open_spool(struct pt_agent *a, struct pt_err *err)
+{
+	struct pt_seal_ring ring;
+	int rc = pt_agent_ring(a, "spool", &ring, err);
+
+	if (rc == 0)
+		rc = pt_spool_open(&a->spool, a->conf->spool_dir, a->conf->spool_max_bytes, &ring, err);
+	pt_seal_ring_clear(&ring);
+	a->keys.arg = a;
+	a->keys.changed = rc == 0 ? keys_changed : NULL;
+	return rc;
+}
+
 int pt_agent_start(struct pt_agent **ret, const struct pt_agent_conf *conf, struct pt_err *err)
 {
 	struct pt_agent *a = calloc(1, sizeof(*a));
@@ -107,6 +152,7 @@ int pt_agent_start(struct pt_agent **ret, const struct pt_agent_conf *conf, stru
 		return pt_fail_oom(err);
 	a->conf = conf;
 	a->started_at = pt_wall_ms();
+	a->started_mono = pt_mono_ms();
 	pt_id_new(a->instance, "in");
 	pthread_mutex_init(&a->lock, NULL);
 	pt_cond_init(&a->changed);
@@ -118,7 +164,9 @@ int pt_agent_start(struct pt_agent **ret, const struct pt_agent_conf *conf, stru
 	if (rc == 0)
 		rc = check_client(a, err);
 	if (rc == 0)
-		rc = pt_spool_open(&a->spool, conf->spool_dir, conf->spool_max_bytes, err);
+		rc = open_spool(a, err);
+	if (rc == 0)
+		rc = pt_ship_start(a, err);
 	if (rc == 0)
 		rc = pt_slots_open(a, err);
 	if (rc == 0)
@@ -168,30 +216,56 @@ void pt_agent_order_drain(struct pt_agent *a)
 	pthread_mutex_unlock(&a->lock);
 }
 
-/* Finish, then cancel, then deliver; each with its share of stop_timeout_ms. */
+static int64_t after(int64_t ms)
+{
+	int64_t now = pt_mono_ms();
+
+	return ms > INT64_MAX / 2 - now ? INT64_MAX / 2 : now + ms;
+}
+
+static void cancel_all(struct pt_agent *a)
+{
+	pt_warn("operations are cancelled and given back, because the agent has to stop", "operations", pt_num(pt_slots_busy(a)));
+	pt_slots_cancel_all(a);
+}
+
+/* Finish, then cancel, then deliver.  A phase that ends early leaves its time to the delivery; without a limit of the whole it
+ * has its own share. */
 static void drain(struct pt_agent *a)
 {
-	int64_t total = a->conf->stop_timeout_ms, flush = total / 4;
+	const struct pt_stop_plan *p = &a->plan;
 	struct pt_spool_stats st;
+	int64_t last, left;
 
-	a->draining = true;
 	pt_slots_drain(a);
 	if (!pt_slots_wait(a, -1, 0)) /* an idle agent has nothing to say before its goodbye */
 		pt_link_phase(a, 1);
 	if (!a->stop) /* ordered by the gateway: as long as it takes, until somebody here wants it quicker */
 		(void)pt_slots_wait(a, 0, INT64_MAX / 2);
-	if (!pt_slots_wait(a, 1, pt_mono_ms() + total * 60 / 100)) {
-		pt_warn("operations are cancelled and given back, because the agent has to stop", "operations",
-			pt_num(pt_slots_busy(a)));
-		pt_slots_cancel_all(a);
-		(void)pt_slots_wait(a, 1, pt_mono_ms() + total * 15 / 100);
+	last = after(pt_stop_plan_total(p)) - p->goodbye_ms - p->end_ms;
+	if (!pt_slots_wait(a, 1, after(p->finish_ms))) {
+		cancel_all(a);
+		(void)pt_slots_wait(a, 1, after(p->cancel_ms));
 	}
 	pt_spool_wake(a->spool);
-	if (!pt_spool_wait_empty(a->spool, flush > 2 * GOODBYE_SHARE_MS ? flush - GOODBYE_SHARE_MS : flush / 2)) {
+	left = p->finish_ms == INT64_MAX ? p->deliver_ms : last - pt_mono_ms();
+	if (!a->stop && left < ORDERED_DELIVER_MS)
+		left = ORDERED_DELIVER_MS;
+	if (!pt_spool_wait_empty(a->spool, left < 0 ? 0 : left)) {
 		pt_spool_stats(a->spool, &st);
 		pt_warn("results stay in the spool for the next start", "results", pt_num(st.entries), "folder",
 			a->conf->spool_dir);
 	}
+	pt_ship_drain(a, LOG_SHARE_MS);
+}
+
+/* Leave: what runs is given back by the goodbye, results stay on disk. */
+static void force(struct pt_agent *a)
+{
+	pt_slots_drain(a);
+	if (!pt_slots_wait(a, -1, 0))
+		cancel_all(a);
+	pt_slots_settle(a, after(a->plan.end_ms));
 }
 
 /* Every thread ends, in an order in which nobody is left waiting for somebody who has gone. */
@@ -203,7 +277,7 @@ static void end_threads(struct pt_agent *a)
 		pt_publishers_join(a);
 	if (a->slots.exec) {
 		pt_slots_abort(a);
-		idle = pt_slots_wait(a, INT32_MAX, pt_mono_ms() + ABORT_MS);
+		idle = pt_slots_wait(a, INT32_MAX, a->plan.action == PT_STOP_FORCE ? 0 : after(a->plan.end_ms));
 		pt_link_phase(a, a->stop >= 2 ? 3 : 2);
 		pt_link_join(a);
 		if (a->slots.exec->ops->stop(a->slots.exec, idle ? EXEC_STOP_MS : 0) > 0) {
@@ -221,10 +295,15 @@ bool pt_agent_run(struct pt_agent *a)
 	while (!a->stop && !a->drain_ordered)
 		pthread_cond_wait(&a->changed, &a->lock);
 	pthread_mutex_unlock(&a->lock);
-	pt_info("agent is stopping", "operations", pt_num(pt_slots_busy(a)));
-	drain(a);
+	pt_info("agent is stopping", "action", pt_stop_actions[a->plan.action], "operations", pt_num(pt_slots_busy(a)));
+	a->draining = true;
+	if (a->plan.action == PT_STOP_FORCE && a->stop) /* a gateway that orders a drain means a drain */
+		force(a);
+	else
+		drain(a);
 	end_threads(a);
 	pt_info("agent has stopped");
+	pt_ship_stop(a);
 	return !a->abandoned;
 }
 
@@ -240,6 +319,7 @@ void pt_agent_free(struct pt_agent *a)
 	a->stop += 2; /* of a start that failed half-way: no goodbye */
 	if (a->slots.exec || a->local || a->n_publishers || a->link_started)
 		end_threads(a);
+	pt_ship_stop(a);
 	if (a->abandoned)
 		return;
 	if (a->slots.slots)

@@ -15,9 +15,11 @@ struct pt_agent_conf {
 	const char *port_file; /* gets the port that listen got; NULL = none */
 	const char *ca_file, *https_proxy, *http_proxy, *no_proxy;
 	const char *credential_dirs, *blocked_cidrs, *allowed_cidrs;
-	/* From the request to stop until exit: 60 % to finish what runs, 15 % to cancel the rest, 25 % to deliver and say
-	 * goodbye. */
-	int64_t stop_timeout_ms;
+	const char *stop_action; /* of pt_stop_actions; NULL = drain */
+	int64_t stop_timeout_ms; /* from the request to stop until exit, 0 = no limit: see agent/stop.h */
+	int64_t grace_s;         /* after which the service manager kills, 0 = not known */
+	const char *ship_logs;   /* off | operations | all: log lines that the gateway gets; NULL = off */
+	int64_t log_outbox_bytes;
 	const char *log_format, *log_level; /* for the command; the agent itself does not set up the log */
 };
 
@@ -26,11 +28,11 @@ struct pt_agent;
  * keeps trying.  Errors name the setting: NOT_FOUND, DENIED, INVALID (token file), CONFLICT (spool in use), UNAVAILABLE (port
  * in use). */
 int pt_agent_start(struct pt_agent **ret, const struct pt_agent_conf *conf, struct pt_err *err) PT_MUSTCHECK;
-/* Until pt_agent_stop() is called or the gateway orders a drain; then finish within the budgets.  True: all threads have
+/* Until pt_agent_stop() is called or the gateway orders a drain; then stop as the conf says, within its time.  True: all threads have
  * ended.  False: the thread of an operation that hears no cancel is left behind; the process must leave by _exit(2), since
  * exit(3) would take away what that thread uses.  Call it once. */
 bool pt_agent_run(struct pt_agent *a) PT_MUSTCHECK;
-/* First call: drain.  Second: leave at once; what is not delivered stays in the spool.  Any thread, but no signal handler. */
+/* First call: stop as the conf says.  Second: leave at once; what is not delivered stays in the spool.  Any thread, but no signal handler. */
 void pt_agent_stop(struct pt_agent *a);
 unsigned pt_agent_port(const struct pt_agent *a); /* of the local endpoints, 0 = none */
 void pt_agent_free(struct pt_agent *a);           /* after pt_agent_run(); keeps what a thread left behind may touch */

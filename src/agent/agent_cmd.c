@@ -1,5 +1,6 @@
 /* `postern agent`: its settings, signals, and the process around the agent. */
 #include "agent/agent.h"
+#include "agent/stop.h"
 #include "base/log.h"
 #include "os/cancel.h"
 #include <malloc.h>
@@ -12,13 +13,15 @@ enum { RING_BYTES = 256 * 1024, KIB = 1024 };
 #define GIB (1024LL * 1024 * 1024)
 
 static const char *const formats[] = { "json", "plain", "dev", NULL };
+static const char *const ships[] = { "off", "operations", "all", NULL };
 static const char *const levels[] = { "debug", "info", "warn", "error", NULL };
 
 static const struct pt_opt opts[] = {
 	PT_O(struct pt_agent_conf, gateway_url, "gateway-url", PT_OPT_STR, .flags = PT_OPT_REQUIRED, .value = "URL",
 	     .help = "the gateway, https://gateway.example.com"),
 	PT_O(struct pt_agent_conf, token_file, "token-file", PT_OPT_STR, .flags = PT_OPT_REQUIRED, .value = "FILE",
-	     .help = "the agent's key: JSON with key_id and key_secret (or mcd_id and mcd_token); read again when it changes"),
+	     .help = "the agent's key: JSON with key_id and key_secret (or mcd_id and mcd_token), and with earlier keys as previous; read again "
+		     "when it changes"),
 	PT_O(struct pt_agent_conf, slots, "slots", PT_OPT_INT, .def = "18", .value = "N", .min = 1, .max = 1024,
 	     .help = "operations that run at the same time"),
 	PT_O(struct pt_agent_conf, publishers, "publishers", PT_OPT_INT, .def = "3", .value = "N", .min = 1, .max = 64,
@@ -46,8 +49,18 @@ static const struct pt_opt opts[] = {
 	     .help = "addresses that operations may not connect to, besides the built-in ones"),
 	PT_O(struct pt_agent_conf, allowed_cidrs, "allowed-cidrs", PT_OPT_STR, .value = "LIST",
 	     .help = "addresses that operations may connect to although they are blocked"),
-	PT_O(struct pt_agent_conf, stop_timeout_ms, "stop-timeout", PT_OPT_DURATION, .def = "25s", .value = "TIME", .min = 1000,
-	     .max = 24 * 3600 * 1000, .help = "from SIGTERM to exit: 60 % to finish, 15 % to cancel, 25 % to deliver"),
+	PT_O(struct pt_agent_conf, stop_action, "stop-action", PT_OPT_ENUM, .def = "drain", .values = pt_stop_actions,
+	     .help = "what SIGTERM does to operations that run: let them finish, cancel them, or leave them at once"),
+	PT_O(struct pt_agent_conf, stop_timeout_ms, "stop-timeout", PT_OPT_DURATION, .def = "25s", .value = "TIME", .min = 0,
+	     .max = 7LL * 24 * 3600 * 1000, .help = "from SIGTERM to exit, all phases together; 0 is no limit (drain only)"),
+	PT_O(struct pt_agent_conf, grace_s, "termination-grace-seconds", PT_OPT_INT, .value = "SECONDS", .min = 1,
+	     .max = 7 * 24 * 3600,
+	     .help = "when the service manager kills (terminationGracePeriodSeconds); a stop that takes longer is refused at start"),
+	PT_O(struct pt_agent_conf, ship_logs, "ship-logs", PT_OPT_ENUM, .def = "operations", .values = ships,
+	     .help = "log lines that the gateway gets: none, those about an operation, or all"),
+	PT_O(struct pt_agent_conf, log_outbox_bytes, "log-outbox-bytes", PT_OPT_SIZE, .def = "64M", .value = "SIZE",
+	     .min = KIB * KIB, .max = 64 * GIB,
+	     .help = "most that such lines may take below the spool folder while the gateway is away; the oldest go first"),
 	PT_O(struct pt_agent_conf, log_format, "log-format", PT_OPT_ENUM, .def = "plain", .values = formats,
 	     .help = "form of log lines"),
 	PT_O(struct pt_agent_conf, log_level, "log-level", PT_OPT_ENUM, .def = "info", .values = levels,
@@ -135,10 +148,12 @@ const struct pt_command pt_cmd_agent = {
 		"results.  Nothing listens to the outside; --listen serves probes, health and metrics to the cluster.\n\n"
 		"Results wait in the spool until the gateway has confirmed them.  They survive a crash, a restart and hours\n"
 		"without a gateway.  When the spool is full the agent takes no work until there is room again.\n\n"
-		"SIGTERM or SIGINT drains: no new work; --stop-timeout is divided into 60 % to finish what runs, 15 % to cancel\n"
-		"the rest and give it back, 25 % to deliver results and say goodbye.  An idle agent exits at once.  A second\n"
-		"signal ends it without waiting; what is not delivered stays in the spool.  The grace period of the service\n"
-		"manager (terminationGracePeriodSeconds, TimeoutStopSec) must be longer than --stop-timeout.\n\n"
+		"SIGTERM or SIGINT stops it: no new work, then what --stop-action says.  drain lets operations finish and cancels\n"
+		"those that do not; grace-shutdown cancels at once; force-shutdown waits for nothing.  What did not finish is\n"
+		"given back, so that another instance starts it.  --stop-timeout is the time for everything, and is divided when\n"
+		"the agent starts: about half to finish, the rest to cancel, deliver and say goodbye.  An idle agent exits at\n"
+		"once.  A second signal ends it without waiting; what is not delivered stays in the spool.  The grace period of\n"
+		"the service manager (terminationGracePeriodSeconds, TimeoutStopSec) must be at least --stop-timeout.\n\n"
 		"Example:\n\n"
 		"    postern agent --gateway-url https://gateway.example.com --token-file /etc/postern/token.json\n",
 	.opts = opts,

@@ -5,6 +5,7 @@
 #include "agent/agent.h"
 #include "agent/keys.h"
 #include "agent/spool.h"
+#include "agent/stop.h"
 #include "exec/executor.h"
 #include "net/backoff.h"
 #include "net/http_client.h"
@@ -39,7 +40,7 @@ struct pt_slots {
 	struct pt_attempt *table;
 	unsigned slots, busy;   /* busy: attempts that are not RELEASED */
 	bool draining, abort;
-	int64_t skew_ms;        /* gateway's wall clock minus ours, when it is worth correcting */
+	int64_t server_at, heard_at; /* the gateway's wall clock when it was last heard, and our pt_mono_ms() then; 0 = never */
 	uint64_t ledger[PT_LEDGER]; /* hashes of the newest attempts that ended here */
 	unsigned ledger_at;
 };
@@ -51,13 +52,18 @@ void pt_slots_lease(struct pt_agent *a, struct pt_lease *lease);
 bool pt_slots_cancel(struct pt_agent *a, const struct pt_attempt_ref *ref);
 bool pt_slots_drop(struct pt_agent *a, const struct pt_attempt_ref *ref);
 /* Fill holding (struct pt_holding) and released (struct pt_attempt_ref) for an exchange; *ret_slots is what to tell as slots,
- * *ret_fresh whether a listed one has not begun. */
-int pt_slots_report(struct pt_agent *a, struct pt_list *holding, struct pt_list *released, int64_t *ret_slots, bool *ret_fresh,
-		    struct pt_err *err) PT_MUSTCHECK;
+ * *ret_fresh whether a listed one has not begun.  goodbye: what runs ends with this process, and is given back by not being listed.
+ * An at-most-once attempt that was started and has no result in the spool is given back in both lists. */
+int pt_slots_report(struct pt_agent *a, bool goodbye, struct pt_list *holding, struct pt_list *released, int64_t *ret_slots,
+		    bool *ret_fresh, struct pt_err *err) PT_MUSTCHECK;
 void pt_slots_told(struct pt_agent *a, const struct pt_list *released); /* the gateway knows: forget them */
 void pt_slots_clock(struct pt_agent *a, int64_t server_time);
 void pt_slots_drain(struct pt_agent *a);  /* take nothing more, give back what has not begun */
+/* Cancel what runs and give it back.  An at-most-once operation that was started ends as its result instead: given back, nobody
+ * would start it again. */
 void pt_slots_cancel_all(struct pt_agent *a);
+/* Wait until no result is on its way into the spool, or until_ms (mono). */
+void pt_slots_settle(struct pt_agent *a, int64_t until_ms);
 void pt_slots_abort(struct pt_agent *a);  /* stop trying to store results */
 /* Wait until nothing is busy, the agent's stop level passes level, or until_ms (mono).  True: nothing is busy. */
 bool pt_slots_wait(struct pt_agent *a, int level, int64_t until_ms);
@@ -72,7 +78,8 @@ struct pt_link {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;      /* interrupts the pause between tries (monotonic clock) */
 	struct pt_cancel *call;   /* of the exchange under way, NULL = none */
-	unsigned key_generation;  /* of the newest exchange; the link's thread only */
+	unsigned key_generation;  /* of the newest exchange; this and the next: the link's thread only */
+	int64_t key_look_at;      /* when to look again for another one (mono) */
 	bool nudged;              /* end the exchange under way and begin another */
 	int phase;                /* 0 normal, 1 draining, 2 say goodbye and end, 3 end */
 	/* Under the lock, for readiness and health: */
@@ -89,18 +96,33 @@ int pt_link_start(struct pt_agent *a, struct pt_err *err) PT_MUSTCHECK;
 void pt_link_nudge(struct pt_agent *a);            /* something urgent to tell */
 void pt_link_phase(struct pt_agent *a, int phase); /* only upwards */
 void pt_link_join(struct pt_agent *a);
-/* The full URL of path ("/agent/v1/ping"). */
-int pt_link_url(struct pt_agent *a, const char *path, struct pt_buf *url, struct pt_err *err) PT_MUSTCHECK;
+/* One request to the gateway: c at path ("/agent/v1/ping") with today's key.  Blocks; any thread.  Errors: pt_http_do()'s.  Afterwards c has
+ * the answer, and points to nothing of the request any more. */
+int pt_link_do(struct pt_agent *a, struct pt_http_client *client, const char *path, struct pt_http_call *c,
+	       struct pt_err *err) PT_MUSTCHECK;
 
 /* --- publisher.c: results to the gateway --- */
 struct pt_publisher {
 	struct pt_agent *agent;
 	pthread_t thread;
 	struct pt_beat beat;
+	struct pt_spool_entry many[PT_RESULTS_MAX]; /* under way together */
 };
 int pt_publishers_init(struct pt_agent *a, struct pt_err *err) PT_MUSTCHECK;
 int pt_publishers_start(struct pt_agent *a, struct pt_err *err) PT_MUSTCHECK;
 void pt_publishers_join(struct pt_agent *a); /* ends their calls; what is not delivered stays in the spool */
+
+/* --- agent.c --- */
+/* The keys that are used for what ("spool", "outbox"), from those of the token file. */
+int pt_agent_ring(struct pt_agent *a, const char *use, struct pt_seal_ring *ret, struct pt_err *err) PT_MUSTCHECK;
+
+/* --- outbox_ship.c: log lines to the gateway (--ship-logs) --- */
+struct pt_ship;
+int pt_ship_start(struct pt_agent *a, struct pt_err *err) PT_MUSTCHECK; /* opens the outbox; from here on lines go there */
+void pt_ship_drain(struct pt_agent *a, int64_t most_ms);                /* deliver what waits, or give up after one try */
+void pt_ship_stop(struct pt_agent *a);                                  /* what is not delivered stays on disk */
+void pt_ship_rekey(struct pt_agent *a);                                 /* the agent's keys have changed */
+void pt_ship_metrics(struct pt_agent *a, struct pt_buf *text);
 
 /* --- local.c, report.c: what the agent says about itself --- */
 struct pt_local;
@@ -124,9 +146,10 @@ struct pt_agent_counts {
 
 struct pt_agent {
 	const struct pt_agent_conf *conf;
+	struct pt_stop_plan plan;
 	char instance[PT_ID_SIZE], hostname[256];
 	char *base_url; /* the gateway's, without a slash at the end */
-	int64_t started_at; /* wall ms */
+	int64_t started_at, started_mono; /* wall ms, for people; pt_mono_ms() */
 	struct pt_http_client_conf http;
 	struct pt_credential_conf credential;
 	struct pt_agent_view view;
@@ -137,6 +160,8 @@ struct pt_agent {
 	struct pt_publisher *publishers;
 	unsigned n_publishers;         /* that were started */
 	struct pt_cancel publish_stop; /* ends the publishers and their calls */
+	_Atomic unsigned put_only;     /* 1 + link.ups of the time when the gateway knew no POST of many results, 0 = never */
+	struct pt_ship *ship;          /* NULL = no log lines leave */
 	struct pt_local *local;
 	struct pt_agent_counts counts;
 

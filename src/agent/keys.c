@@ -41,16 +41,46 @@ static int member(const json_t *j, const char *name, const char *other, char *ou
 	return PT_OK;
 }
 
-static int load(const char *path, struct pt_key *ret, struct stat *st, struct pt_err *err)
+/* One key; nothing but its two members may be missing. */
+static int one_key(const json_t *j, const char *path, struct pt_key *ret, struct pt_err *err)
+{
+	int rc = member(j, "key_id", "mcd_id", ret->id, sizeof(ret->id), path, err);
+
+	return rc < 0 ? rc : member(j, "key_secret", "mcd_token", ret->secret, sizeof(ret->secret), path, err);
+}
+
+static int previous_keys(const json_t *j, const char *path, struct pt_keys *ret, struct pt_err *err)
+{
+	const json_t *list = json_object_get(j, "previous");
+	size_t n = json_is_array(list) ? json_array_size(list) : list != NULL;
+	int rc = PT_OK;
+
+	if (n > PT_KEYS_PREVIOUS)
+		return pt_fail(err, PT_E_INVALID, "token file '%s': \"previous\" has more than %d keys", path, PT_KEYS_PREVIOUS);
+	for (size_t i = 0; rc == 0 && i < n; i++) {
+		const json_t *one = json_is_array(list) ? json_array_get(list, i) : list;
+
+		if (!json_is_object(one)) {
+			(void)pt_fail(err, PT_E_INVALID, "token file '%s': \"previous\" holds something that is not a key", path);
+			return pt_hint(err, "it must be %s or a list of such keys", FORM);
+		}
+		rc = pt_err_wrap(err, one_key(one, path, &ret->previous[i], err), "\"previous\"");
+	}
+	ret->n_previous = rc == 0 ? (unsigned)n : 0;
+	return rc;
+}
+
+/* Read the file into k, which keeps what it has when that fails. */
+static int load(struct pt_keys *k, struct pt_err *err)
 {
 	pt_auto_buf b = PT_BUF_INIT(FILE_MAX_BYTES);
-	struct pt_key key = { 0 };
+	struct pt_keys got = { 0 };
 	json_t *j = NULL;
 	int rc;
 
-	if (stat(path, st) < 0)
-		*st = (struct stat){ 0 };
-	rc = pt_file_read(path, &b, err);
+	if (stat(k->path, &k->seen) < 0)
+		k->seen = (struct stat) { 0 };
+	rc = pt_file_read(k->path, &b, err);
 	if (rc < 0) {
 		(void)pt_err_wrap(err, rc, "token file");
 		(void)pt_hint(err, rc == PT_E_NOT_FOUND ? "mount the agent's key there, or set --token-file to where it is"
@@ -59,17 +89,20 @@ static int load(const char *path, struct pt_key *ret, struct stat *st, struct pt
 	}
 	rc = pt_json_parse(b.p, b.len, &j, err);
 	if (rc < 0 || !json_is_object(j)) {
-		(void)pt_fail(err, PT_E_INVALID, "token file '%s' is not a JSON object", path); /* the parser could quote it */
+		(void)pt_fail(err, PT_E_INVALID, "token file '%s' is not a JSON object", k->path); /* the parser could quote it */
 		rc = pt_hint(err, "it must look like %s", FORM);
-	} else if ((rc = member(j, "key_id", "mcd_id", key.id, sizeof(key.id), path, err)) == 0) {
-		rc = member(j, "key_secret", "mcd_token", key.secret, sizeof(key.secret), path, err);
+	} else if ((rc = one_key(j, k->path, &got.key, err)) == 0) {
+		rc = previous_keys(j, k->path, &got, err);
 	}
 	json_decref(j);
 	explicit_bzero(b.p, b.len);
-	key.generation = ret->generation + 1;
-	if (rc == 0)
-		*ret = key;
-	explicit_bzero(&key, sizeof(key));
+	if (rc == 0) {
+		got.key.generation = k->key.generation + 1;
+		k->key = got.key;
+		memcpy(k->previous, got.previous, sizeof(k->previous));
+		k->n_previous = got.n_previous;
+	}
+	explicit_bzero(&got, sizeof(got));
 	return rc;
 }
 
@@ -77,7 +110,7 @@ int pt_keys_open(struct pt_keys *k, const char *path, struct pt_err *err)
 {
 	*k = (struct pt_keys){ .path = path };
 	pthread_mutex_init(&k->lock, NULL);
-	return load(path, &k->key, &k->seen, err);
+	return load(k, err);
 }
 
 void pt_keys_close(struct pt_keys *k)
@@ -85,6 +118,7 @@ void pt_keys_close(struct pt_keys *k)
 	if (!k->path)
 		return;
 	explicit_bzero(&k->key, sizeof(k->key));
+	explicit_bzero(k->previous, sizeof(k->previous));
 	pthread_mutex_destroy(&k->lock);
 	k->path = NULL;
 }
@@ -95,25 +129,50 @@ static bool same_file(const struct stat *a, const struct stat *b)
 	       a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
-void pt_keys_get(struct pt_keys *k, struct pt_key *ret)
+/* Under the lock: read the file if it has changed.  True: there is something new. */
+static bool refresh(struct pt_keys *k)
 {
 	struct pt_err err = { 0 };
 	struct stat now;
+	int rc;
 
-	pthread_mutex_lock(&k->lock);
 	if (stat(k->path, &now) < 0)
 		now = (struct stat){ 0 };
-	if (!same_file(&now, &k->seen)) {
-		int rc = load(k->path, &k->key, &k->seen, &err);
+	if (same_file(&now, &k->seen))
+		return false;
+	rc = load(k, &err);
+	if (rc == 0)
+		pt_info("the agent's key was read again", "key_id", k->key.id);
+	else if (!k->bad)
+		pt_log_err(PT_LOG_WARN, "the token file has changed and cannot be used; the agent keeps its key", &err);
+	k->bad = rc < 0;
+	return rc == 0;
+}
 
-		if (rc == 0)
-			pt_info("the agent's key was read again", "key_id", k->key.id);
-		else if (!k->bad)
-			pt_log_err(PT_LOG_WARN, "the token file has changed and cannot be used; the agent keeps its key", &err);
-		k->bad = rc < 0;
-	}
+void pt_keys_get(struct pt_keys *k, struct pt_key *ret)
+{
+	bool news;
+
+	pthread_mutex_lock(&k->lock);
+	news = refresh(k);
 	*ret = k->key;
 	pthread_mutex_unlock(&k->lock);
+	if (news && k->changed)
+		k->changed(k->arg);
+}
+
+unsigned pt_keys_all(struct pt_keys *k, struct pt_key ret[static 1 + PT_KEYS_PREVIOUS])
+{
+	unsigned n = 1;
+
+	pthread_mutex_lock(&k->lock);
+	ret[0] = k->key;
+	for (unsigned i = 0; i < k->n_previous; i++) {
+		ret[n] = k->previous[i];
+		ret[n++].generation = k->key.generation;
+	}
+	pthread_mutex_unlock(&k->lock);
+	return n;
 }
 
 bool pt_keys_changed(struct pt_keys *k, unsigned generation)

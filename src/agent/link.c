@@ -9,14 +9,20 @@
 enum {
 	WAIT_IDLE_MS = 40000,
 	WAIT_BUSY_MS = 20000,
-	WAIT_FRESH_MS = 1000,  /* something that was listed has not begun: say soon that it has */
-	GRACE_MS = 15000,      /* an answer may come so much later than the time that we let the gateway wait */
+	WAIT_FRESH_MS = 1000, /* something that was listed has not begun: say soon that it has */
+	GRACE_MS = 15000,     /* an answer may come so much later than the time that we let the gateway wait */
 	ANSWER_MAX = 64 << 20,
-	REFUSED_MS = 30000,    /* between tries with a key that is refused */
-	KEY_LOOK_MS = 1000,    /* … unless the token file has got another one */
-	LOOP_MS = 1000,        /* answers that tell nothing new come at most so often */
+	REFUSED_MS = 30000, /* between tries with a key that is refused */
+	KEY_LOOK_MS = 1000, /* … unless the token file has got another one */
+	LOOP_MS = 1000,     /* answers that tell nothing new come at most so often */
 	SKEW_WARN_MS = 60000,
-	GOODBYE_MS = 3000, GOODBYE_DOWN_MS = 1000, /* with the link up, and down */
+	GOODBYE_DOWN_MS = 1000,
+	GOODBYE_VAIN_MS = 150, /* with the link down; and nothing to give back */
+	BACKOFF_BASE_MS = 1000,
+	BACKOFF_CAP_MS = 30000,
+	HEALTHY_MS = 60000,
+	UNHEARD_MS = 30000, /* an exchange is small: who does not acknowledge it for so long is gone */
+	KEY_TICK_MS = 500,  /* an exchange that waits looks for another key so often */
 };
 
 /* --- state (under the lock), and its changes in the log --- */
@@ -131,40 +137,43 @@ static void wait_for_key(struct pt_agent *a, int64_t ms, int seen)
 		pause_ms(&a->link, KEY_LOOK_MS, seen);
 }
 
-int pt_link_url(struct pt_agent *a, const char *path, struct pt_buf *url, struct pt_err *err)
+static int full_url(struct pt_agent *a, const char *path, struct pt_buf *url, struct pt_err *err)
 {
 	pt_buf_fmt(url, "%s%s", a->base_url, path);
 	return pt_buf_done(url, err);
 }
 
-/* --- one exchange --- */
-
-static void only_spooled(struct pt_list *holding)
+int pt_link_do(struct pt_agent *a, struct pt_http_client *client, const char *path, struct pt_http_call *c, struct pt_err *err)
 {
-	struct pt_holding *h = holding->items;
-	size_t kept = 0;
+	pt_auto_buf url = PT_BUF_INIT(4096);
+	struct pt_key key;
+	int rc = full_url(a, path, &url, err);
 
-	for (size_t i = 0; i < holding->n; i++) {
-		if (strcmp(h[i].state, "spooled") == 0)
-			h[kept++] = h[i];
-		else
-			pt_shape_release(&pt_holding_shape, &h[i]);
-	}
-	holding->n = kept;
+	if (rc < 0)
+		return rc;
+	pt_keys_get(&a->keys, &key);
+	c->url = url.p;
+	c->basic_user = key.id;
+	c->basic_password = key.secret;
+	rc = pt_http_do(client, c, err);
+	explicit_bzero(&key, sizeof(key));
+	c->url = c->basic_user = c->basic_password = NULL;
+	c->body = NULL;
+	return rc;
 }
+
+/* --- one exchange --- */
 
 static int request(struct pt_agent *a, int at, struct pt_exchange_request *q, struct pt_err *err)
 {
 	bool fresh;
-	int rc = pt_slots_report(a, &q->holding, &q->released, &q->slots, &fresh, err);
+	int rc = pt_slots_report(a, at >= 2, &q->holding, &q->released, &q->slots, &fresh, err);
 
 	memcpy(q->instance, a->instance, sizeof(q->instance));
 	q->version = strdup(PT_VERSION);
 	q->hostname = strdup(a->hostname);
-	q->draining = at >= 1;
+	q->draining = at >= 1 || a->draining;
 	q->goodbye = at >= 2;
-	if (q->goodbye)
-		only_spooled(&q->holding); /* what runs ends with this process, and is given back by not being listed */
 	/* Answered at once: the first one after a failure, which tells that the link is up, and one that gives back, so that
 	 * it is said once. */
 	q->wait_ms = at >= 2 || a->link.state != PT_LINK_UP || q->released.n ? 0
@@ -181,6 +190,22 @@ static int request(struct pt_agent *a, int at, struct pt_exchange_request *q, st
 	return rc;
 }
 
+/* While a call waits: a sign of life, and a look at the key's file.  A new key is not news to wait 40 s with: the old one may
+ * be revoked soon, and whoever rotates it wants to see that the new one works. */
+static void tick(void *agent)
+{
+	struct pt_agent *a = agent;
+	struct pt_link *l = &a->link;
+	int64_t now = pt_mono_ms();
+
+	pt_beat_tick(&l->beat);
+	if (now < l->key_look_at)
+		return;
+	l->key_look_at = now + KEY_TICK_MS;
+	if (pt_keys_changed(&a->keys, l->key_generation))
+		pt_link_nudge(a);
+}
+
 /* The call itself.  It is in link->call while it runs, so that it can be ended. */
 static int call(struct pt_agent *a, struct pt_http_client *client, const char *body, size_t n, int64_t timeout_ms,
 		struct pt_buf *out, struct pt_http_call *c, struct pt_err *err)
@@ -191,16 +216,26 @@ static int call(struct pt_agent *a, struct pt_http_client *client, const char *b
 	struct pt_cancel cancel;
 	struct pt_key key;
 	bool go;
-	int rc = pt_link_url(a, "/agent/v1/exchange", &url, err);
+	int rc = full_url(a, "/agent/v1/exchange", &url, err);
 
 	if (rc == 0)
 		rc = pt_cancel_init(&cancel, err);
 	if (rc < 0)
 		return rc;
 	pt_keys_get(&a->keys, &key);
-	*c = (struct pt_http_call){ .method = "POST", .url = url.p, .headers = headers, .basic_user = key.id,
-				    .basic_password = key.secret, .body = body, .body_size = (int64_t)n, .out = out,
-				    .timeout_ms = timeout_ms, .cancel = &cancel, .tick = pt_beat_tick, .tick_arg = &l->beat };
+	*c = (struct pt_http_call) { .method = "POST",
+				     .url = url.p,
+				     .headers = headers,
+				     .basic_user = key.id,
+				     .basic_password = key.secret,
+				     .body = body,
+				     .body_size = (int64_t)n,
+				     .out = out,
+				     .timeout_ms = timeout_ms,
+				     .cancel = &cancel,
+				     .tick = tick,
+				     .tick_arg = a };
+	l->key_generation = key.generation;
 	pthread_mutex_lock(&l->lock);
 	go = !l->nudged;
 	if (go)
@@ -210,7 +245,6 @@ static int call(struct pt_agent *a, struct pt_http_client *client, const char *b
 	pthread_mutex_lock(&l->lock);
 	l->call = NULL;
 	pthread_mutex_unlock(&l->lock);
-	l->key_generation = key.generation;
 	explicit_bzero(&key, sizeof(key));
 	pt_cancel_release(&cancel);
 	return rc;
@@ -271,9 +305,24 @@ static bool apply(struct pt_agent *a, struct pt_exchange_response *r)
 	return news;
 }
 
-/* One exchange.  0: answered (*ret_news: with something new); < 0: why not. */
-static int exchange(struct pt_agent *a, struct pt_http_client *client, int at, bool *ret_news, int64_t *ret_retry_ms,
-		    struct pt_err *err)
+/* A goodbye that is not heard is what the end of the lease says as well: with the link down it is not worth a long wait. */
+static int64_t goodbye_ms(struct pt_agent *a, bool gives_back)
+{
+	int64_t most = a->plan.goodbye_ms;
+
+	if (a->link.state != PT_LINK_UP && most > GOODBYE_DOWN_MS)
+		most = gives_back || pt_slots_busy(a) ? GOODBYE_DOWN_MS : GOODBYE_VAIN_MS;
+	return most;
+}
+
+struct outcome {
+	bool news;         /* it was answered with something new */
+	int64_t spread_ms; /* the gateway is going away: come back at a random moment within so long, 0 = at once */
+	int64_t retry_ms;  /* of a refusal: not before so long, 0 = it does not say */
+};
+
+/* One exchange.  0: answered; < 0: why not. */
+static int exchange(struct pt_agent *a, struct pt_http_client *client, int at, struct outcome *ret, struct pt_err *err)
 {
 	struct pt_exchange_request q = { 0 };
 	struct pt_exchange_response r = { 0 };
@@ -289,10 +338,10 @@ static int exchange(struct pt_agent *a, struct pt_http_client *client, int at, b
 		rc = pt_buf_done(&body, err);
 	}
 	if (rc == 0) {
-		int64_t timeout_ms = at < 2 ? q.wait_ms + GRACE_MS : a->link.state == PT_LINK_UP ? GOODBYE_MS : GOODBYE_DOWN_MS;
+		int64_t timeout_ms = at < 2 ? q.wait_ms + GRACE_MS : goodbye_ms(a, q.released.n > 0);
 
 		rc = call(a, client, body.p, body.len, timeout_ms, &out, &c, err);
-		*ret_retry_ms = c.retry_after_ms;
+		ret->retry_ms = pt_http_retry_after(&c);
 	}
 	if (rc == 0 && c.status / 100 != 2)
 		rc = pt_http_error_of(&c, &out, err);
@@ -301,8 +350,9 @@ static int exchange(struct pt_agent *a, struct pt_http_client *client, int at, b
 				 "the gateway's answer");
 	if (rc == 0) {
 		pt_slots_told(a, &q.released);
-		*ret_news = note(a, &r);
-		*ret_news |= apply(a, &r) || a->counts.leases != leases || q.released.n || !q.wait_ms;
+		ret->news = note(a, &r);
+		ret->news |= apply(a, &r) || a->counts.leases != leases || q.released.n || !q.wait_ms;
+		ret->spread_ms = r.spread_ms;
 	}
 	pt_shape_release(&pt_exchange_request_shape, &q);
 	pt_shape_release(&pt_exchange_response_shape, &r);
@@ -315,7 +365,7 @@ static int exchange(struct pt_agent *a, struct pt_http_client *client, int at, b
 static int64_t failed(struct pt_agent *a, struct pt_backoff *backoff, int64_t retry_ms, const struct pt_err *err)
 {
 	bool refused = err->code == PT_E_UNAUTHENTICATED || err->code == PT_E_DENIED;
-	int64_t wait = pt_backoff_fail(backoff, retry_ms > 0 ? retry_ms : 0);
+	int64_t wait = pt_backoff_fail(backoff, retry_ms);
 
 	a->counts.exchange_failures++;
 	set_state(a, refused ? PT_LINK_REFUSED : PT_LINK_DOWN, err);
@@ -327,38 +377,45 @@ static void *link_thread(void *arg)
 	struct pt_agent *a = arg;
 	struct pt_link *l = &a->link;
 	pt_auto(pt_http_client_freep) struct pt_http_client *client = NULL;
-	struct pt_backoff backoff = PT_BACKOFF_INIT(250, 30000, 30000);
+	struct pt_http_client_conf conf = a->http;
+	struct pt_backoff backoff = PT_BACKOFF_INIT(BACKOFF_BASE_MS, BACKOFF_CAP_MS, HEALTHY_MS);
 
+	conf.unheard_ms = UNHEARD_MS;
 	for (;;) {
 		int at = next_phase(l);
 		struct pt_err err = { 0 };
-		int64_t retry_ms = -1, began = pt_mono_ms(), wait;
-		bool news = true;
+		struct outcome out = { .news = true };
+		int64_t began = pt_mono_ms(), wait;
 		int rc = 0;
 
 		pt_beat_tick(&l->beat);
 		if (at >= 3)
 			break;
 		if (!client)
-			rc = pt_http_client_new(&client, &a->http, &err);
+			rc = pt_http_client_new(&client, &conf, &err);
 		a->counts.exchanges++;
 		if (rc == 0)
-			rc = exchange(a, client, at, &news, &retry_ms, &err);
+			rc = exchange(a, client, at, &out, &err);
 		if (at >= 2)
 			break; /* goodbye is said once: what it did not reach, the end of the lease tells */
 		if (rc == 0) {
 			int64_t early = LOOP_MS - (pt_mono_ms() - began);
 
 			pt_backoff_ok(&backoff);
-			if (!news && early > 0)
+			if (out.spread_ms > 0) { /* all that were connected there are told this in the same moment */
+				pt_http_client_free(pt_steal(&client));
+				pause_ms(l, pt_random_ms(out.spread_ms), at);
+			} else if (!out.news && early > 0) {
 				pause_ms(l, early, at);
+			}
 			continue;
 		}
-		pt_http_client_free(client); /* a fresh connection after any failure */
+		/* A fresh connection after any failure: the name is looked up and the CA file read again. */
+		pt_http_client_free(client);
 		client = NULL;
 		if (rc == PT_E_CANCELLED || (rc == PT_E_UNAUTHENTICATED && pt_keys_changed(&a->keys, l->key_generation)))
 			continue; /* to tell what is new, or with the new key */
-		wait = failed(a, &backoff, retry_ms, &err);
+		wait = failed(a, &backoff, out.retry_ms, &err);
 		if (rc == PT_E_UNAUTHENTICATED)
 			wait_for_key(a, wait, at);
 		else

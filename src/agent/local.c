@@ -87,19 +87,12 @@ static int ping(struct pt_local *l, struct pt_http_call *c, struct pt_buf *out, 
 {
 	struct pt_agent *a = l->agent;
 	pt_auto(pt_http_client_freep) struct pt_http_client *client = NULL;
-	pt_auto_buf url = PT_BUF_INIT(4096);
-	struct pt_key key;
 	int rc = pt_http_client_new(&client, &a->http, err);
 
-	if (rc == 0)
-		rc = pt_link_url(a, "/agent/v1/ping", &url, err);
 	if (rc < 0)
 		return rc;
-	pt_keys_get(&a->keys, &key);
-	*c = (struct pt_http_call){ .method = "GET", .url = url.p, .basic_user = key.id, .basic_password = key.secret, .out = out,
-				    .timeout_ms = PROBE_MS, .cancel = &l->stop };
-	rc = pt_http_do(client, c, err);
-	explicit_bzero(&key, sizeof(key));
+	*c = (struct pt_http_call) { .method = "GET", .out = out, .timeout_ms = PROBE_MS, .cancel = &l->stop };
+	rc = pt_link_do(a, client, "/agent/v1/ping", c, err);
 	if (rc == 0 && c->status / 100 != 2)
 		rc = pt_http_error_of(c, out, err);
 	return rc;

@@ -1,5 +1,5 @@
-/* Publishers: threads that take results from the spool and PUT them to the gateway, until it has them or refuses them for
- * good. */
+/* Publishers: threads that take results from the spool and bring them to the gateway, until it has them or refuses them for good: small ones
+ * that wait at the same time with one POST, the others each by a PUT. */
 #include "agent/agent_int.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -10,6 +10,8 @@ enum {
 	STALL_MS = 60000,
 	IDLE_CLIENT_MS = 60000, /* a connection that nobody needed for so long is closed: memory */
 	ANSWER_MAX = 64 << 20,
+	MANY_TRIES = 3,       /* tries after which a result goes alone */
+	MANY_HEAD = 64 << 10, /* most bytes of a head that goes with others */
 };
 
 /* The body of a PUT: head, line feed, body; as libcurl wants it, piece by piece, and again from the start. */
@@ -35,9 +37,7 @@ static ssize_t upload_read(void *arg, char *buf, size_t max)
 	} else if (u->e->body_fd < 0) {
 		memcpy(buf, u->e->inline_body.p + (u->at - head - 1), (size_t)n);
 	} else {
-		do
-			n = pread(u->e->body_fd, buf, (size_t)n, u->at - head - 1);
-		while (n < 0 && errno == EINTR);
+		n = pt_spool_read_body(u->e, buf, (size_t)n, u->at - head - 1);
 		if (n <= 0)
 			return -1;
 	}
@@ -57,23 +57,15 @@ static int put(struct pt_publisher *p, struct pt_http_client *client, const stru
 	static const char *const headers[] = { "Content-Type: application/vnd.postern.result", "Accept: application/json", NULL };
 	struct pt_agent *a = p->agent;
 	pt_auto_buf path = PT_BUF_INIT(256);
-	pt_auto_buf url = PT_BUF_INIT(4096);
 	struct upload u = { .e = e, .size = (int64_t)e->head.len + 1 + e->body_size };
-	struct pt_key key;
 	int rc;
 
 	pt_buf_fmt(&path, "/agent/v1/operations/%s/attempts/%lld/result", e->operation, (long long)e->attempt);
 	rc = pt_buf_done(&path, err);
-	if (rc == 0)
-		rc = pt_link_url(a, path.p, &url, err);
 	if (rc < 0)
 		return rc;
-	pt_keys_get(&a->keys, &key);
-	*c = (struct pt_http_call){ .method = "PUT",
-				     .url = url.p,
+	*c = (struct pt_http_call) { .method = "PUT",
 				     .headers = headers,
-				     .basic_user = key.id,
-				     .basic_password = key.secret,
 				     .body_size = u.size,
 				     .read = upload_read,
 				     .rewind = upload_rewind,
@@ -83,31 +75,35 @@ static int put(struct pt_publisher *p, struct pt_http_client *client, const stru
 				     .cancel = &a->publish_stop,
 				     .tick = pt_beat_tick,
 				     .tick_arg = &p->beat };
-	rc = pt_http_do(client, c, err);
-	explicit_bzero(&key, sizeof(key));
-	return rc;
+	return pt_link_do(a, client, path.p, c, err);
 }
 
 /* What an answer means for the entry (docs/protocol.md, "Result").  A refusal for good must come from a gateway, by its code: the
  * 404 of an ingress whose backend is away, a proxy's 400 or a login page's 200 must not cost a result. */
 enum verdict { DONE, REFUSED, AGAIN };
 
-static enum verdict judge(const struct pt_http_call *c, const struct pt_buf *out, struct pt_result_response *r)
+static enum verdict judge_error(int64_t status, const json_t *error)
 {
 	static const enum pt_code final[] = { PT_E_STALE, PT_E_NOT_FOUND, PT_E_INVALID, PT_E_TOO_LARGE };
+	const char *code = json_string_value(json_object_get(error, "code"));
+
+	for (size_t i = 0; code && i < PT_COUNT(final); i++)
+		if (strcmp(code, pt_code_wire(final[i])) == 0 && status == pt_code_http(final[i]))
+			return REFUSED;
+	return AGAIN;
+}
+
+static enum verdict judge(const struct pt_http_call *c, const struct pt_buf *out, struct pt_result_response *r)
+{
 	struct pt_err ignored;
 	json_t *doc = NULL;
-	const char *code;
-	enum verdict v = AGAIN;
+	enum verdict v;
 
 	if (c->status == 200)
 		return pt_shape_parse(&pt_result_response_shape, out->p, out->len, r, &ignored) == 0 && r->accepted ? DONE : AGAIN;
 	if (pt_json_parse(out->p, out->len, &doc, &ignored) < 0)
 		return AGAIN;
-	code = json_string_value(json_object_get(json_object_get(doc, "error"), "code"));
-	for (size_t i = 0; code && i < PT_COUNT(final); i++)
-		if (strcmp(code, pt_code_wire(final[i])) == 0 && c->status == pt_code_http(final[i]))
-			v = REFUSED;
+	v = judge_error(c->status, json_object_get(doc, "error"));
 	json_decref(doc);
 	return v;
 }
@@ -138,6 +134,45 @@ static void pause_ms(struct pt_publisher *p, int64_t ms, unsigned ups)
 	pthread_mutex_unlock(&l->lock);
 }
 
+/* --- what becomes of an entry; each of these consumes it --- */
+
+static void delivered(struct pt_agent *a, struct pt_spool_entry *e, struct pt_backoff *backoff)
+{
+	if (backoff->failures) /* it takes results again: those that wait for their next try need not */
+		pt_spool_wake(a->spool);
+	pt_backoff_ok(backoff);
+	a->counts.published++;
+	pt_spool_ack(a->spool, e);
+}
+
+static void refused(struct pt_agent *a, struct pt_spool_entry *e, int64_t status, const char *why, struct pt_backoff *backoff)
+{
+	pt_backoff_ok(backoff);
+	a->counts.refused++;
+	pt_log_(status == 409 ? PT_LOG_WARN : PT_LOG_ERROR, "the gateway refuses a result for good; it is dropped", "operation",
+		e->operation, "attempt", pt_num(e->attempt), "status", pt_num(status), "error", why, NULL);
+	pt_spool_ack(a->spool, e);
+}
+
+/* No answer: the order stays.  An answer that asks for another try: others may go first. */
+static void later(struct pt_agent *a, struct pt_spool_entry *e, const struct pt_http_call *c, const char *why)
+{
+	struct pt_backoff entry = PT_BACKOFF_INIT(250, 30000, 0);
+
+	entry.failures = e->tries;
+	pt_debug("result not delivered yet", "operation", e->operation, "error", why);
+	a->counts.retries++;
+	pt_spool_retry(a->spool, e, c->status ? pt_backoff_fail(&entry, pt_http_retry_after(c)) : 0);
+}
+
+/* How long to pause after a call that brought nothing. */
+static int64_t back_off(struct pt_http_client **client, const struct pt_http_call *c, struct pt_backoff *backoff)
+{
+	pt_http_client_free(*client);
+	*client = NULL;
+	return pt_backoff_fail(backoff, pt_http_retry_after(c) ? pt_http_retry_after(c) : 20);
+}
+
 /* Deliver one entry; consumes it.  How long to pause before the next, 0 = not at all. */
 static int64_t deliver(struct pt_publisher *p, struct pt_http_client **client, struct pt_spool_entry *e,
 		       struct pt_backoff *backoff)
@@ -145,11 +180,10 @@ static int64_t deliver(struct pt_publisher *p, struct pt_http_client **client, s
 	struct pt_agent *a = p->agent;
 	pt_auto_buf out = PT_BUF_INIT(ANSWER_MAX);
 	struct pt_http_call c = { .retry_after_ms = -1 };
-	struct pt_backoff entry = PT_BACKOFF_INIT(250, 30000, 0);
 	struct pt_result_response answer = { 0 };
 	enum verdict verdict = AGAIN;
 	struct pt_err err = { 0 };
-	int64_t wait;
+	int64_t pause = 0;
 	bool mine;
 	int rc = 0;
 
@@ -159,44 +193,175 @@ static int64_t deliver(struct pt_publisher *p, struct pt_http_client **client, s
 		rc = put(p, *client, e, &out, &c, &err);
 	if (rc == 0)
 		verdict = judge(&c, &out, &answer);
-	if (rc == 0 && verdict == DONE) {
-		if (backoff->failures) /* it takes results again: those that wait for their next try need not */
-			pt_spool_wake(a->spool);
-		pt_backoff_ok(backoff);
-		a->counts.published++;
+	if (rc == 0 && verdict != DONE)
+		rc = c.status == 200 ? pt_fail(&err, PT_E_PROTOCOL, "the answer is not a gateway's")
+				     : pt_http_error_of(&c, &out, &err);
+	if (verdict == DONE) {
 		/* The slot that the answer fills is that of the instance that ran the attempt: an earlier process, perhaps. */
 		mine = strstr(e->head.p, a->instance) != NULL;
-		pt_spool_ack(a->spool, e);
+		delivered(a, e, backoff);
 		for (size_t i = 0; mine && i < answer.leases.n; i++)
 			pt_slots_lease(a, &((struct pt_lease *)answer.leases.items)[i]);
-		pt_shape_release(&pt_result_response_shape, &answer);
-		return 0;
+	} else if (verdict == REFUSED) {
+		refused(a, e, c.status, err.msg, backoff);
+	} else {
+		later(a, e, &c, err.msg);
+		pause = back_off(client, &c, backoff);
 	}
 	pt_shape_release(&pt_result_response_shape, &answer);
-	if (rc == 0 && c.status == 200)
-		rc = pt_fail(&err, PT_E_PROTOCOL, "the answer is not a gateway's");
-	else if (rc == 0)
-		rc = pt_http_error_of(&c, &out, &err);
-	if (c.status) {
-		if (verdict == REFUSED) {
-			pt_backoff_ok(backoff);
-			a->counts.refused++;
-			pt_log_(c.status == 409 ? PT_LOG_WARN : PT_LOG_ERROR,
-				"the gateway refuses a result for good; it is dropped", "operation", e->operation, "attempt",
-				pt_num(e->attempt), "status", pt_num(c.status), "error", err.msg, NULL);
-			pt_spool_ack(a->spool, e);
-			return 0;
+	return pause;
+}
+
+/* --- many small ones at once --- */
+
+/* About its share of the request. */
+static size_t weight(const struct pt_spool_entry *e)
+{
+	return e->head.len + e->inline_body.n / 3 * 4 + 200;
+}
+
+/* May it go with others?  One that has failed often goes alone, lest it keep them back. */
+static bool is_small(const struct pt_spool_entry *e)
+{
+	return e->body_fd < 0 && e->tries < MANY_TRIES && e->head.len <= MANY_HEAD && e->inline_body.n <= PT_RESULTS_BODY;
+}
+
+static int post(struct pt_publisher *p, struct pt_http_client *client, size_t n, struct pt_buf *out, struct pt_http_call *c,
+		struct pt_err *err)
+{
+	static const char *const headers[] = { "Content-Type: application/json", "Accept: application/json", NULL };
+	struct pt_agent *a = p->agent;
+	pt_auto_buf body = PT_BUF_INIT(2 * PT_RESULTS_BYTES);
+	int rc;
+
+	pt_buf_fmt(&body, "{\"instance\":\"%s\",\"results\":[", a->instance);
+	for (size_t i = 0; i < n; i++) {
+		const struct pt_spool_entry *e = &p->many[i];
+
+		pt_buf_fmt(&body, "%s{\"operation\":\"%s\",\"attempt\":%lld,\"head\":", i ? "," : "", e->operation,
+			   (long long)e->attempt);
+		pt_buf_add(&body, e->head.p, e->head.len);
+		if (e->inline_body.n) {
+			pt_buf_str(&body, ",\"body\":\"");
+			pt_buf_base64(&body, e->inline_body.p, e->inline_body.n);
+			pt_buf_chr(&body, '"');
 		}
-		entry.failures = e->tries;
+		pt_buf_chr(&body, '}');
 	}
-	/* No answer: the order stays.  An answer that asks for another try: others may go first. */
-	pt_debug("result not delivered yet", "operation", e->operation, "error", err.msg);
-	a->counts.retries++;
-	pt_spool_retry(a->spool, e, c.status ? pt_backoff_fail(&entry, c.retry_after_ms > 0 ? c.retry_after_ms : 0) : 0);
-	pt_http_client_free(*client);
-	*client = NULL;
-	wait = pt_backoff_fail(backoff, c.retry_after_ms > 0 ? c.retry_after_ms : 20);
-	return wait;
+	pt_buf_str(&body, "]}");
+	rc = pt_buf_done(&body, err);
+	if (rc < 0)
+		return rc;
+	*c = (struct pt_http_call) { .method = "POST",
+				     .headers = headers,
+				     .body = body.p,
+				     .body_size = (int64_t)body.len,
+				     .out = out,
+				     .stall_timeout_ms = STALL_MS,
+				     .cancel = &a->publish_stop,
+				     .tick = pt_beat_tick,
+				     .tick_arg = &p->beat };
+	return pt_link_do(a, client, "/agent/v1/results", c, err);
+}
+
+/* Deliver n entries of p->many.  False: not this way, and nothing has happened to them.  *ret_pause: as of deliver(). */
+static bool deliver_many(struct pt_publisher *p, struct pt_http_client **client, size_t n, struct pt_backoff *backoff,
+			 int64_t *ret_pause)
+{
+	struct pt_agent *a = p->agent;
+	pt_auto_buf out = PT_BUF_INIT(ANSWER_MAX);
+	struct pt_http_call c = { .retry_after_ms = -1 };
+	struct pt_results_response answer = { 0 };
+	unsigned ups = link_ups(a);
+	struct pt_err err = { 0 };
+	size_t kept = 0;
+	int rc = 0;
+
+	if (!*client)
+		rc = pt_http_client_new(client, &a->http, &err);
+	if (rc == 0)
+		rc = post(p, *client, n, &out, &c, &err);
+	if (rc == 0 && (c.status == 404 || c.status == 405)) /* an older gateway, or whoever answers for it */
+		a->put_only = ups + 1;
+	if (rc == 0 && (c.status == 404 || c.status == 405 || c.status == 400 || c.status == 413))
+		return false; /* which one of them it may mean is told by its own PUT */
+	if (rc == 0 && c.status != 200)
+		rc = pt_http_error_of(&c, &out, &err);
+	else if (rc == 0 &&
+		 (pt_shape_parse(&pt_results_response_shape, out.p, out.len, &answer, &err) < 0 || answer.items.n != n))
+		rc = pt_fail(&err, PT_E_PROTOCOL, "the answer is not a gateway's");
+	for (size_t i = 0; i < n; i++) {
+		const struct pt_results_item *item = rc == 0 ? (struct pt_results_item *)answer.items.items + i : NULL;
+		const char *why = item ? json_string_value(json_object_get(item->error, "message")) : err.msg;
+
+		if (item && item->status == 200)
+			delivered(a, &p->many[i], backoff);
+		else if (item && judge_error(item->status, item->error) == REFUSED)
+			refused(a, &p->many[i], item->status, why ? why : "", backoff);
+		else
+			later(a, &p->many[i], &c, why ? why : ""), kept++;
+	}
+	for (size_t i = 0; i < answer.leases.n; i++)
+		pt_slots_lease(a, &((struct pt_lease *)answer.leases.items)[i]);
+	pt_shape_release(&pt_results_response_shape, &answer);
+	*ret_pause = kept == n ? back_off(client, &c, backoff) : 0;
+	return true;
+}
+
+/* Take what waits besides the first, which is small, into p->many.  How many there are; *ret_next: one that was taken and is not
+ * to go with them (its operation is "" when there is none). */
+static size_t gather(struct pt_publisher *p, const struct pt_spool_entry *first, struct pt_spool_entry *ret_next)
+{
+	size_t n = 1, bytes = weight(first);
+	struct pt_err err;
+	int rc;
+
+	p->many[0] = *first;
+	*ret_next->operation = '\0';
+	while (n < PT_RESULTS_MAX) {
+		struct pt_spool_entry *e = &p->many[n];
+
+		rc = pt_spool_take(p->agent->spool, e, 0, &err);
+		if (rc < 0)
+			pt_log_err(PT_LOG_ERROR, "a result in the spool cannot be read", &err);
+		if (rc != 1)
+			break;
+		bytes += weight(e);
+		if (!is_small(e) || bytes > PT_RESULTS_BYTES) {
+			*ret_next = *e;
+			break;
+		}
+		n++;
+	}
+	return n;
+}
+
+/* Deliver an entry, and others with it when that is possible; consumes it.  How long to pause before the next. */
+static int64_t deliver_some(struct pt_publisher *p, struct pt_http_client **client, struct pt_spool_entry *first,
+			    struct pt_backoff *backoff)
+{
+	struct pt_agent *a = p->agent;
+	struct pt_spool_entry next;
+	int64_t pause = 0;
+	size_t n;
+
+	if (!is_small(first) || a->put_only == link_ups(a) + 1)
+		return deliver(p, client, first, backoff);
+	n = gather(p, first, &next);
+	if (n == 1 || !deliver_many(p, client, n, backoff, &pause)) {
+		for (size_t i = 0; i < n; i++) {
+			if (pause)
+				pt_spool_retry(a->spool, &p->many[i], 0);
+			else
+				pause = deliver(p, client, &p->many[i], backoff);
+		}
+	}
+	if (!*next.operation)
+		return pause;
+	if (!pause)
+		return deliver(p, client, &next, backoff);
+	pt_spool_retry(a->spool, &next, 0);
+	return pause;
 }
 
 static void *publisher_thread(void *arg)
@@ -218,7 +383,7 @@ static void *publisher_thread(void *arg)
 		rc = pt_spool_take(a->spool, &e, TAKE_MS, &err);
 		ups = link_ups(a);
 		if (rc == 1) {
-			wait = pt_cancel_check(&a->publish_stop, &err) == 0 ? deliver(p, &client, &e, &backoff)
+			wait = pt_cancel_check(&a->publish_stop, &err) == 0 ? deliver_some(p, &client, &e, &backoff)
 									    : (pt_spool_retry(a->spool, &e, 0), 0);
 			used = pt_mono_ms();
 		} else if (rc < 0) {

@@ -62,9 +62,19 @@ int pt_agent_ready(struct pt_agent *a, struct pt_err *err)
 				   v.state == PT_LINK_REFUSED ? "the gateway refuses the agent's key" : "the link is down");
 	}
 	pt_spool_stats(a->spool, &st);
+	if (st.full && st.disk_errno) {
+		errno = st.disk_errno;
+		(void)pt_fail_sys(err, PT_E_LIMIT, "the disk of the spool is full (%lld of %lld bytes in use by the spool)",
+				  (long long)st.bytes, (long long)st.max_bytes);
+		return pt_hint(err, "give the volume of '%s' more room; the agent takes work again by itself",
+			       a->conf->spool_dir);
+	}
 	if (st.full) {
 		(void)pt_fail(err, PT_E_LIMIT, "the spool is full (%lld of %lld bytes)", (long long)st.bytes,
 			      (long long)st.max_bytes);
+		if (st.sealed_bytes >= st.max_bytes / 4)
+			return pt_hint(err, "%lld bytes are sealed with key '%s': put it into the token file as \"previous\"",
+				       (long long)st.sealed_bytes, st.sealed_by);
 		return pt_hint(err, "results wait for the gateway; raise --spool-max-bytes or give the volume more room");
 	}
 	return PT_OK;
@@ -133,7 +143,7 @@ void pt_report_health(void *agent, struct pt_buf *b)
 	text(b, "instance", a->instance);
 	text(b, "hostname", a->hostname);
 	when(b, "started_at", a->started_at);
-	num(b, "uptime_s", (pt_wall_ms() - a->started_at) / 1000);
+	num(b, "uptime_s", (pt_mono_ms() - a->started_mono) / 1000);
 	flag(b, "ok", !stuck && ready);
 	text(b, "stuck", stuck);
 	text(b, "not_ready", ready ? NULL : err.msg);
@@ -168,7 +178,15 @@ void pt_report_health(void *agent, struct pt_buf *b)
 	num(b, "max_bytes", st.max_bytes);
 	num(b, "oldest_ms", st.oldest_ms);
 	flag(b, "full", st.full);
+	text(b, "full_because",
+	     !st.full        ? NULL
+	     : st.disk_errno ? strerrordesc_np(st.disk_errno)
+			     : "--spool-max-bytes is reached");
 	num(b, "damaged", st.damaged);
+	num(b, "sealed", st.sealed);
+	num(b, "sealed_bytes", st.sealed_bytes);
+	text(b, "sealed_by", st.sealed_by);
+	text(b, "sealed_hint", st.sealed ? "put that key into the token file as \"previous\"; nothing is lost meanwhile" : NULL);
 	pt_buf_str(b, "}}");
 }
 
@@ -242,5 +260,11 @@ void pt_report_metrics(void *agent, struct pt_buf *b)
 	pt_buf_fmt(b, "postern_agent_spool_oldest_seconds %.3f\n", (double)st.oldest_ms / 1000);
 	one(b, "postern_agent_spool_full", "gauge", "1 while the spool is full and no work is taken.", st.full);
 	one(b, "postern_agent_spool_damaged_total", "counter", "Records and files of the spool found damaged.", st.damaged);
+	one(b, "postern_agent_spool_disk_full", "gauge", "1 while the disk of the spool takes nothing more.", st.disk_errno != 0);
+	one(b, "postern_agent_spool_sealed_segments", "gauge", "Segments of the spool that no key of the token file opens.",
+	    st.sealed);
+	one(b, "postern_agent_spool_sealed_bytes", "gauge", "Bytes of the spool that no key of the token file opens.",
+	    st.sealed_bytes);
 	one(b, "postern_agent_spool_syncs_total", "counter", "fsyncs of the spool.", st.syncs);
+	pt_ship_metrics(a, b);
 }

@@ -1,39 +1,14 @@
 /* The attempts that this process has: from the lease to the result in the spool.  The table is guarded by slots.lock; an
- * attempt's lease, head and result belong to the executor thread that runs it. */
-#include "agent/agent_int.h"
+ * attempt's lease, head and result belong to the executor thread that runs it (slots_run.c). */
+#include "agent/slots_int.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include <malloc.h>
 #include <stdio.h>
 
 enum {
-	STUCK_MS = 120 * 1000,      /* past its time limit for so long: its thread hangs */
-	SKEW_MS = 2000,             /* clocks that differ by less are taken as equal */
-	BIG_BODY = 1024 * 1024,     /* results above this give memory back to the system afterwards */
-	HOLDING_MAX = 1024,         /* of the protocol */
+	STUCK_MS = 120 * 1000, /* past its time limit for so long: its thread hangs */
+	HOLDING_MAX = 1024,    /* of the protocol */
 };
-
-struct attempt_key {
-	char operation[PT_ID_SIZE];
-	int64_t attempt;
-};
-_Static_assert(sizeof(struct attempt_key) == PT_ID_SIZE + 8, "hashed as bytes: no padding");
-
-struct pt_attempt {
-	struct attempt_key key;
-	struct pt_agent *agent;
-	struct pt_lease lease;
-	struct pt_cancel cancel;
-	int64_t deadline_ms; /* the operation's, pt_mono_ms() */
-	enum pt_attempt_state state;
-	_Atomic bool cancelled;    /* the gateway asked for it */
-	bool dropped, give_back;   /* no longer ours; our own stop wants it back at the gateway */
-	int64_t started_at;                 /* wall */
-	_Atomic int64_t rows, bytes;
-	UT_hash_handle hh;
-};
-
-const char *const pt_result_statuses[PT_RESULT_STATUSES] = { "succeeded", "failed", "cancelled", "expired" };
 
 /* --- table and ledger (under the lock) --- */
 
@@ -94,167 +69,7 @@ static void release(struct pt_slots *s, struct pt_attempt *a)
 	pthread_cond_broadcast(&s->changed);
 }
 
-/* --- running (an executor thread) --- */
-
-/* How an attempt that failed with err ended. */
-static const char *status_of(const struct pt_attempt *a, const struct pt_err *err)
-{
-	struct pt_err why = { 0 };
-	int code = pt_cancel_check(&a->cancel, &why);
-
-	if (code == PT_E_CANCELLED)
-		return "cancelled";
-	if (code == PT_E_DEADLINE && (a->cancelled || pt_mono_ms() >= a->deadline_ms))
-		return "expired";
-	if (err->code == PT_E_CANCELLED)
-		return "cancelled";
-	return "failed";
-}
-
-/* Which of the two limits it was: the token knows only the earlier one. */
-static void name_limit(const struct pt_attempt *a, const char *status, struct pt_err *err)
-{
-	if (err->code != PT_E_DEADLINE)
-		return;
-	if (strcmp(status, "expired") == 0) {
-		(void)pt_fail(err, PT_E_DEADLINE, "the operation's deadline passed while attempt %lld ran",
-			      (long long)a->key.attempt);
-		(void)pt_hint(err, "submit it with a later deadline_s");
-	} else {
-		(void)pt_fail(err, PT_E_DEADLINE, "the time limit of %lld ms has passed", (long long)a->lease.limits.timeout_ms);
-		(void)pt_hint(err, "give it more time (limits.timeout_ms), or ask for less");
-	}
-}
-
-static int set_status(struct pt_result_head *h, const char *status, const struct pt_err *why, struct pt_err *err)
-{
-	h->status = strdup(status);
-	if (why)
-		pt_error_doc_from(&h->error, why);
-	return h->status && (!why || (h->error.code && h->error.message)) ? PT_OK : pt_fail_oom(err);
-}
-
-/* A head that says only what went wrong. */
-static int head_failed(struct pt_attempt *a, struct pt_result_head *h, const char *status, const struct pt_err *why,
-		       struct pt_err *err)
-{
-	pt_shape_release(&pt_result_head_shape, h);
-	*h = (struct pt_result_head){ .affected = -1, .started_at = a->started_at, .finished_at = pt_wall_ms() };
-	memcpy(h->instance, a->agent->instance, sizeof(h->instance));
-	return set_status(h, status, why, err);
-}
-
-/* Store the result, whatever it takes: a full spool gets the head alone, and a disk that refuses is tried again until the
- * agent has to leave.  False: given up. */
-static bool store(struct pt_attempt *a, struct pt_spool_writer *w, struct pt_result_head *head)
-{
-	struct pt_slots *s = &a->agent->slots;
-	struct pt_backoff backoff = PT_BACKOFF_INIT(250, 30000, 0);
-	struct pt_err err = { 0 }, e = { 0 };
-	bool said = false, bare = false, stop;
-
-	for (;;) {
-		int64_t until;
-		int rc = pt_spool_commit(w, head, &err);
-
-		if (rc == 0)
-			return true;
-		if (!bare && rc != PT_E_IO) { /* no room, or too large: say so in place of the result */
-			bare = true;
-			pt_spool_abandon_body(w);
-			(void)pt_err_wrap(&err, rc, "the result could not be stored");
-			if (head_failed(a, head, "failed", &err, &e) == 0)
-				continue;
-		}
-		if (!said)
-			pt_log_err(PT_LOG_ERROR, "a result cannot be stored; the agent keeps trying", &err);
-		said = true;
-		until = pt_mono_ms() + pt_backoff_fail(&backoff, 100);
-		pthread_mutex_lock(&s->lock);
-		while (!s->abort && pt_mono_ms() < until)
-			(void)pt_cond_wait_ms(&s->changed, &s->lock, until - pt_mono_ms());
-		stop = s->abort;
-		pthread_mutex_unlock(&s->lock);
-		if (stop)
-			return false;
-	}
-}
-
-static void count_result(struct pt_agent *ag, const char *status, int64_t ms)
-{
-	static const int bounds_ms[PT_SECONDS_BUCKETS] = { 10, 100, 500, 1000, 5000, 30000, 120000, 600000 };
-	size_t b = 0;
-
-	for (size_t i = 0; i < PT_RESULT_STATUSES; i++)
-		if (strcmp(pt_result_statuses[i], status) == 0)
-			ag->counts.results[i]++;
-	while (b < PT_SECONDS_BUCKETS && ms > bounds_ms[b])
-		b++;
-	ag->counts.seconds[b]++;
-	ag->counts.seconds_sum_ms += ms;
-}
-
-/* Run the operation and leave what came of it in w and head. */
-static void execute(struct pt_attempt *a, struct pt_spool_writer *w, struct pt_result_head *head)
-{
-	struct pt_op_run run = { .lease = &a->lease, .cancel = &a->cancel, .agent = &a->agent->view, .body = pt_spool_body(w),
-				 .head = head, .rows = &a->rows, .bytes = &a->bytes };
-	struct pt_err err = { 0 }, e = { 0 };
-	const char *status;
-	int rc = pt_cancel_check(&a->cancel, &err);
-
-	if (rc == 0)
-		rc = pt_op_execute(&run, &err);
-	if (rc == 0) {
-		memcpy(head->instance, a->agent->instance, sizeof(head->instance));
-		head->started_at = a->started_at;
-		head->finished_at = pt_wall_ms();
-		rc = set_status(head, "succeeded", NULL, &err);
-	}
-	if (rc == 0)
-		return;
-	pt_spool_abandon_body(w);
-	status = status_of(a, &err);
-	name_limit(a, status, &err);
-	/* out of memory: pt_spool_commit() refuses, store() tries again */
-	if (head_failed(a, head, status, &err, &e) < 0)
-		pt_log_err(PT_LOG_ERROR, "no memory for a result", &e);
-}
-
-/* True: the attempt is done with, false: it is to be given back. */
-static bool run_and_store(struct pt_attempt *a)
-{
-	struct pt_agent *ag = a->agent;
-	struct pt_slots *s = &ag->slots;
-	struct pt_spool_writer *w = NULL;
-	struct pt_result_head head = { 0 };
-	struct pt_err err = { 0 };
-	bool keep, big, stored;
-
-	if (pt_spool_begin(ag->spool, a->key.operation, a->key.attempt, &w, &err) < 0) {
-		pt_log_err(PT_LOG_ERROR, "no memory for an operation; it is given back", &err);
-		return false;
-	}
-	execute(a, w, &head);
-	pthread_mutex_lock(&s->lock);
-	keep = !a->dropped && !(a->give_back && head.status && strcmp(head.status, "cancelled") == 0);
-	if (keep)
-		a->state = PT_ATTEMPT_STORING;
-	pthread_mutex_unlock(&s->lock);
-	big = a->bytes > BIG_BODY;
-	stored = keep && store(a, w, &head);
-	if (stored)
-		count_result(ag, head.status, head.finished_at - head.started_at);
-	if (pt_log_on(PT_LOG_DEBUG))
-		pt_debug("attempt ended", "operation", a->key.operation, "attempt", pt_num(a->key.attempt), "status", head.status,
-			 "code", head.error.code, "error", head.error.message, "stored", stored ? "yes" : "no");
-	pt_spool_writer_free(w);
-	pt_shape_release(&pt_result_head_shape, &head);
-	if (big)
-		(void)malloc_trim(0);
-	return stored;
-}
-
+/* On an executor thread. */
 static void run_attempt(void *arg)
 {
 	struct pt_attempt *a = arg;
@@ -270,7 +85,7 @@ static void run_attempt(void *arg)
 	}
 	pthread_mutex_unlock(&s->lock);
 	if (go)
-		done = run_and_store(a);
+		done = pt_attempt_run(a);
 	pthread_mutex_lock(&s->lock);
 	done |= a->dropped;
 	if (done)
@@ -286,11 +101,16 @@ static void run_attempt(void *arg)
 
 void pt_slots_clock(struct pt_agent *ag, int64_t server_time)
 {
-	int64_t skew = server_time - pt_wall_ms();
-
 	pthread_mutex_lock(&ag->slots.lock);
-	ag->slots.skew_ms = skew > -SKEW_MS && skew < SKEW_MS ? 0 : skew;
+	ag->slots.server_at = server_time;
+	ag->slots.heard_at = pt_mono_ms();
 	pthread_mutex_unlock(&ag->slots.lock);
+}
+
+/* The gateway's wall clock now, by our monotonic one: whoever sets this machine's time of day moves no deadline. */
+static int64_t server_now(const struct pt_slots *s, int64_t mono)
+{
+	return s->server_at ? s->server_at + (mono - s->heard_at) : pt_wall_ms();
 }
 
 static struct pt_attempt *attempt_new(struct pt_agent *ag, struct pt_lease *lease)
@@ -309,7 +129,7 @@ static struct pt_attempt *attempt_new(struct pt_agent *ag, struct pt_lease *leas
 	a->agent = ag;
 	a->lease = *lease;
 	memset(lease, 0, sizeof(*lease));
-	left = a->lease.deadline - (pt_wall_ms() + s->skew_ms);
+	left = a->lease.deadline - server_now(s, now);
 	a->deadline_ms = left > INT64_MAX / 2 ? INT64_MAX : now + (left < 0 ? 0 : left);
 	a->cancel.deadline_ms =
 		now + a->lease.limits.timeout_ms < a->deadline_ms ? now + a->lease.limits.timeout_ms : a->deadline_ms;
@@ -424,8 +244,18 @@ static void add_spooled(void *arg, const char *operation, int64_t attempt)
 		sp->rc = held(sp->holding, &k, "spooled", NULL, sp->err);
 }
 
-int pt_slots_report(struct pt_agent *ag, struct pt_list *holding, struct pt_list *released, int64_t *ret_slots, bool *ret_fresh,
-		    struct pt_err *err)
+static void give_back(const struct pt_slots *s, const struct pt_attempt *a, struct pt_list *released, struct pt_err *err)
+{
+	struct pt_attempt_ref r = { .attempt = a->key.attempt };
+
+	memcpy(r.operation, a->key.operation, sizeof(r.operation));
+	r.reason = strdup(s->draining ? "the agent is stopping" : "the agent has no room for it");
+	if (released->n >= HOLDING_MAX || pt_list_append(released, sizeof(r), &r, err) < 0)
+		free(r.reason);
+}
+
+int pt_slots_report(struct pt_agent *ag, bool goodbye, struct pt_list *holding, struct pt_list *released, int64_t *ret_slots,
+		    bool *ret_fresh, struct pt_err *err)
 {
 	struct pt_slots *s = &ag->slots;
 	struct pt_spool_stats st;
@@ -438,17 +268,16 @@ int pt_slots_report(struct pt_agent *ag, struct pt_list *holding, struct pt_list
 	/* The table before the spool: an attempt on its way from one to the other is seen at least once. */
 	pthread_mutex_lock(&s->lock);
 	for (a = s->table; rc == 0 && a; a = a->hh.next) {
-		struct pt_attempt_ref r = { .attempt = a->key.attempt };
+		/* The last word about what may have happened: the gateway may not know yet that it was started. */
+		bool uncertain = (goodbye || a->state == PT_ATTEMPT_RELEASED) && a->started_at &&
+				 pt_at_most_once(a->lease.delivery) && !pt_spool_has(ag->spool, a->key.operation, a->key.attempt);
 
-		if (a->state != PT_ATTEMPT_RELEASED) {
+		if (uncertain || (a->state != PT_ATTEMPT_RELEASED && !goodbye)) {
 			rc = holding->n < HOLDING_MAX ? held(holding, &a->key, "running", a, err) : 0;
 			*ret_fresh |= a->state == PT_ATTEMPT_WAITING;
-			continue;
 		}
-		memcpy(r.operation, a->key.operation, sizeof(r.operation));
-		r.reason = strdup(s->draining ? "the agent is stopping" : "the agent has no room for it");
-		if (released->n >= HOLDING_MAX || pt_list_append(released, sizeof(r), &r, err) < 0)
-			free(r.reason);
+		if (uncertain || a->state == PT_ATTEMPT_RELEASED)
+			give_back(s, a, released, err);
 	}
 	*ret_slots = st.full && s->busy < s->slots ? s->busy : s->slots;
 	pthread_mutex_unlock(&s->lock);
@@ -494,7 +323,8 @@ void pt_slots_cancel_all(struct pt_agent *ag)
 	for (struct pt_attempt *a = s->table; a; a = a->hh.next) {
 		if (a->state > PT_ATTEMPT_RUNNING)
 			continue;
-		a->give_back = !a->cancelled; /* a cancel that the gateway asked for ends as its result */
+		/* A cancel that the gateway asked for ends as its result. */
+		a->give_back = !a->cancelled && !(a->state == PT_ATTEMPT_RUNNING && pt_at_most_once(a->lease.delivery));
 		pt_cancel_fire(&a->cancel, PT_E_CANCELLED, "the agent is stopping");
 	}
 	pthread_mutex_unlock(&s->lock);
@@ -519,6 +349,24 @@ bool pt_slots_wait(struct pt_agent *ag, int level, int64_t until_ms)
 	idle = !s->busy;
 	pthread_mutex_unlock(&s->lock);
 	return idle;
+}
+
+static bool storing(const struct pt_slots *s)
+{
+	for (const struct pt_attempt *a = s->table; a; a = a->hh.next)
+		if (a->state == PT_ATTEMPT_STORING)
+			return true;
+	return false;
+}
+
+void pt_slots_settle(struct pt_agent *ag, int64_t until_ms)
+{
+	struct pt_slots *s = &ag->slots;
+
+	pthread_mutex_lock(&s->lock);
+	while (storing(s) && pt_mono_ms() < until_ms)
+		(void)pt_cond_wait_ms(&s->changed, &s->lock, until_ms - pt_mono_ms());
+	pthread_mutex_unlock(&s->lock);
 }
 
 /* --- numbers --- */

@@ -5,12 +5,9 @@
 #include "base/log.h"
 #include "os/cond.h"
 #include "os/file.h"
-#include <endian.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <utlist.h>
 
 /* --- entries (under the lock) --- */
@@ -22,7 +19,7 @@ void spool_entry_add(struct pt_spool *s, struct spool_entry *e)
 	s->n_entries++;
 	e->seg->live++;
 	e->seg->live_bytes += e->length;
-	s->live_bytes += e->length;
+	s->log.live_bytes += e->length;
 }
 
 void spool_entry_drop(struct pt_spool *s, struct spool_entry *e)
@@ -34,7 +31,7 @@ void spool_entry_drop(struct pt_spool *s, struct spool_entry *e)
 	s->n_entries--;
 	e->seg->live--;
 	e->seg->live_bytes -= e->length;
-	s->live_bytes -= e->length;
+	s->log.live_bytes -= e->length;
 	free(e);
 }
 
@@ -54,145 +51,86 @@ static struct spool_entry *find(struct pt_spool *s, const char *operation, int64
 	return e;
 }
 
-/* --- room --- */
-
-/* Full from the high mark on, or once something did not fit, until a quarter is free again: leasing does not flutter. */
-void spool_update_full(struct pt_spool *s)
-{
-	int64_t bytes = s->seg_bytes + s->body_bytes, high = s->max_bytes - s->reserve;
-	struct statvfs v;
-
-	if (s->nospace_at && pt_mono_ms() - s->nospace_at >= 1000) {
-		s->nospace_at = pt_mono_ms();
-		if (fstatvfs(s->dir_fd, &v) == 0 && (int64_t)v.f_bavail * (int64_t)v.f_frsize >= 2 * s->seg_max)
-			s->nospace_at = 0;
-	}
-	if (bytes >= high || s->refused || s->nospace_at)
-		s->full = true;
-	s->refused = false;
-	if (s->full && bytes < high - high / 4 && !s->nospace_at)
-		s->full = false;
-}
-
-int spool_no_room(struct pt_spool *s, struct pt_err *err)
-{
-	s->refused = true;
-	(void)pt_fail(err, PT_E_LIMIT, "the agent's spool is full (%lld of %lld bytes)",
-		      (long long)(s->seg_bytes + s->body_bytes), (long long)s->max_bytes);
-	(void)pt_hint(err, "results wait for the gateway; raise --spool-max-bytes, or see why the agent cannot deliver them");
-	return PT_E_LIMIT;
-}
-
-int spool_no_disk(struct pt_spool *s, struct pt_err *err)
-{
-	s->nospace_at = pt_mono_ms();
-	s->full = true;
-	(void)pt_fail(err, PT_E_LIMIT, "no space left on the disk of the agent's spool ('%s')", s->dir);
-	(void)pt_hint(err, "give the volume more room, or lower --spool-max-bytes below its size");
-	return PT_E_LIMIT;
-}
-
-int spool_reserve(struct pt_spool *s, int64_t n, struct pt_err *err)
-{
-	if (s->seg_bytes + s->body_bytes + n > s->max_bytes - s->reserve)
-		return spool_no_room(s, err);
-	s->body_bytes += n;
-	return PT_OK;
-}
-
 /* --- open and close --- */
 
-static int take_lock(struct pt_spool *s, struct pt_err *err)
-{
-	char pid[24] = "", text[24];
-	ssize_t n;
-
-	s->lock_fd = openat(s->dir_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (s->lock_fd < 0) {
-		(void)pt_fail_sys(err, errno == ENOSPC ? PT_E_IO : PT_E_DENIED, "create '%s/lock'", s->dir);
-		return pt_hint(err, "the agent's user (uid %ld) must be able to write there", (long)geteuid());
-	}
-	if (flock(s->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-		n = errno == EWOULDBLOCK ? pread(s->lock_fd, pid, sizeof(pid) - 1, 0) : 0;
-		pid[n > 0 ? strcspn(pid, "\n") : 0] = '\0';
-		(void)pt_fail(err, PT_E_CONFLICT, "spool '%s' is in use by process %s", s->dir, *pid ? pid : "(unknown)");
-		return pt_hint(err, "stop that agent, or give this one its own --spool-dir");
-	}
-	n = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
-	if (ftruncate(s->lock_fd, 0) < 0 || pwrite(s->lock_fd, text, (size_t)n, 0) != n)
-		pt_debug("spool: pid not written to the lock file"); /* only the message of a second agent is poorer */
-	return PT_OK;
-}
-
-int pt_spool_open(struct pt_spool **ret, const char *dir, int64_t max_bytes, struct pt_err *err)
+int pt_spool_open(struct pt_spool **ret, const char *dir, int64_t max_bytes, const struct pt_seal_ring *ring, struct pt_err *err)
 {
 	pt_auto(pt_spool_closep) struct pt_spool *s = calloc(1, sizeof(*s));
+	struct pt_err e = { 0 };
 	int rc;
 
 	if (!s)
 		return pt_fail_oom(err);
-	s->dir_fd = s->lock_fd = s->cur_fd = -1;
 	pthread_mutex_init(&s->lock, NULL);
 	pt_cond_init(&s->avail);
-	pthread_cond_init(&s->synced, NULL);
-	s->max_bytes = max_bytes;
-	s->reserve = max_bytes / 16 < 16 * 1024 * 1024 ? max_bytes / 16 : 16 * 1024 * 1024;
-	s->seg_max = max_bytes / 16 < SPOOL_SEGMENT_MAX ? max_bytes / 16 : SPOOL_SEGMENT_MAX;
-	s->next_segment = s->next_seq = s->next_file = 1;
-	s->dir = strdup(dir);
-	if (!s->dir)
-		return pt_fail_oom(err);
-	rc = pt_mkdirs(dir, err);
-	if (rc == 0 && (s->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
-		rc = pt_fail_sys(err, errno == EACCES ? PT_E_DENIED : PT_E_IO, "open folder '%s'", dir);
-	if (rc < 0 && !*err->hint)
-		(void)pt_hint(err, "the agent's user (uid %ld) must be able to create and write '%s'", (long)geteuid(), dir);
+	s->next_seq = s->next_file = 1;
+	s->log.what = "spool";
+	s->log.option = "--spool-max-bytes";
+	rc = seglog_open(&s->log, &s->lock, dir, max_bytes, ring, err);
 	if (rc == 0)
-		rc = take_lock(s, err);
-	if (rc == 0)
-		rc = spool_scan(s, err);
+		rc = spool_load(s, err);
 	if (rc < 0)
 		return pt_err_wrap(err, rc, "spool");
+	seglog_say_sealed(&s->log);
+	pthread_mutex_lock(&s->lock);
+	if (seglog_rewrap(&s->log, &e) < 0)
+		pt_log_err(PT_LOG_WARN, "the spool is not yet sealed for the agent's new key", &e);
+	spool_retire(s);
+	pthread_mutex_unlock(&s->lock);
 	*ret = pt_steal(&s);
 	return PT_OK;
 }
 
+int pt_spool_rekey(struct pt_spool *s, const struct pt_seal_ring *ring, struct pt_err *err)
+{
+	int64_t before;
+	int rc;
+
+	pthread_mutex_lock(&s->lock);
+	before = s->n_entries;
+	rc = seglog_rekey(&s->log, ring, spool_late_record, s, err);
+	spool_late_end(s);
+	if (s->n_entries > before) {
+		pt_info("results are back whose key was missing", "results", pt_num(s->n_entries - before), "folder", s->log.dir);
+		pthread_cond_broadcast(&s->avail);
+	}
+	if (rc == 0)
+		rc = seglog_rewrap(&s->log, err);
+	spool_retire(s);
+	pthread_mutex_unlock(&s->lock);
+	return pt_err_wrap(err, rc, "seal the spool for the agent's new key");
+}
+
 void pt_spool_close(struct pt_spool *s)
 {
-	struct spool_segment *seg, *next;
-
 	if (!s)
 		return;
-	if (s->cur_fd >= 0) {
-		(void)fdatasync(s->cur_fd); /* done records only: a lost one means one repeated, harmless PUT */
-		close(s->cur_fd);
-	}
 	while (s->entries)
 		spool_entry_drop(s, s->entries);
-	LL_FOREACH_SAFE(s->oldest, seg, next)
-		free(seg);
-	pt_closep(&s->lock_fd);
-	pt_closep(&s->dir_fd);
+	seglog_close(&s->log);
 	pthread_mutex_destroy(&s->lock);
 	pthread_cond_destroy(&s->avail);
-	pthread_cond_destroy(&s->synced);
-	free(s->dir);
 	free(s);
 }
 
 void pt_spool_stats(struct pt_spool *s, struct pt_spool_stats *ret)
 {
 	pthread_mutex_lock(&s->lock);
-	spool_update_full(s);
-	*ret = (struct pt_spool_stats){
+	seglog_update_full(&s->log);
+	*ret = (struct pt_spool_stats) {
 		.entries = s->n_entries,
-		.bytes = s->seg_bytes + s->body_bytes,
-		.max_bytes = s->max_bytes,
+		.bytes = seglog_bytes(&s->log),
+		.max_bytes = s->log.max_bytes,
 		.oldest_ms = s->entries ? pt_wall_ms() - s->entries->stored_at : 0,
-		.full = s->full,
-		.damaged = s->damaged,
-		.syncs = s->syncs,
+		.full = s->log.full,
+		.disk_errno = s->log.disk_errno,
+		.damaged = s->log.damaged,
+		.sealed = s->log.n_sealed,
+		.sealed_bytes = s->log.sealed_bytes,
+		.syncs = s->log.syncs,
 	};
+	if (s->log.sealed)
+		memcpy(ret->sealed_by, s->log.sealed->sealed_by, sizeof(ret->sealed_by));
 	pthread_mutex_unlock(&s->lock);
 	if (ret->oldest_ms < 0) /* the wall clock was set back */
 		ret->oldest_ms = 0;
@@ -200,40 +138,37 @@ void pt_spool_stats(struct pt_spool *s, struct pt_spool_stats *ret)
 
 /* --- publishers --- */
 
-/* Read an entry back.  Not under the lock: the entry is ours, fd is its segment. */
-static int load(struct pt_spool *s, struct pt_buf *rec, struct pt_spool_entry *ret, uint64_t body_file, struct pt_err *err)
+/* What a record says into ret.  Not under the lock: the entry is ours. */
+static int load(struct pt_spool *s, const struct seglog_record *r, struct pt_spool_entry *ret, struct pt_err *err)
 {
-	const char *payload = rec->p + sizeof(struct spool_record_head);
-	size_t n = rec->len - sizeof(struct spool_record_head);
-	struct spool_put p;
+	struct spool_put_view v;
 	struct stat st;
 	char name[40];
 
-	if (!spool_record_check(rec->p, rec->len))
-		return pt_fail(err, PT_E_CORRUPT, "the record of this result has changed on disk");
-	spool_put_get(payload, &p);
-	payload += sizeof(p) + p.op_len;
-	n -= sizeof(p) + p.op_len + p.head_len;
-	pt_buf_add(&ret->head, payload, p.head_len);
+	if (!spool_put_get(r, &v))
+		return pt_fail(err, PT_E_CORRUPT, "the record of this result has impossible lengths");
+	pt_buf_add(&ret->head, v.head, v.put.head_len);
 	if (ret->head.bad)
 		return pt_buf_done(&ret->head, err);
-	if (!body_file) {
-		ret->inline_body.p = n ? malloc(n) : NULL;
-		if (n && !ret->inline_body.p)
+	if (!v.put.body_file) {
+		ret->inline_body.p = v.body_len ? malloc(v.body_len) : NULL;
+		if (v.body_len && !ret->inline_body.p)
 			return pt_fail_oom(err);
-		if (n)
-			memcpy(ret->inline_body.p, payload + p.head_len, n);
-		ret->inline_body.n = n;
+		if (v.body_len)
+			memcpy(ret->inline_body.p, v.body, v.body_len);
+		ret->inline_body.n = v.body_len;
 		return PT_OK;
 	}
-	spool_body_name(body_file, name);
-	ret->body_fd = openat(s->dir_fd, name, O_RDONLY | O_CLOEXEC);
+	spool_body_name(v.put.body_file, name);
+	ret->body_fd = openat(s->log.dir_fd, name, O_RDONLY | O_CLOEXEC);
 	if (ret->body_fd < 0 || fstat(ret->body_fd, &st) < 0)
-		return pt_fail_sys(err, PT_E_IO, "open '%s/%s'", s->dir, name);
-	if (st.st_size != p.body_size)
-		return pt_fail(err, PT_E_CORRUPT, "'%s/%s' has %lld bytes, not %lld", s->dir, name, (long long)st.st_size,
-			       (long long)p.body_size);
-	return PT_OK;
+		return pt_fail_sys(err, errno == EMFILE || errno == ENFILE ? PT_E_INTERNAL : PT_E_IO, "open '%s/%s'", s->log.dir,
+				   name);
+	if (st.st_size != spool_body_disk(v.put.body_size, v.body_key))
+		return pt_fail(err, PT_E_CORRUPT, "'%s/%s' has a wrong size (%lld bytes)", s->log.dir, name,
+			       (long long)st.st_size);
+	ret->body = spool_reader_new(ret->body_fd, v.put.body_size, v.body_key);
+	return ret->body ? PT_OK : pt_fail_oom(err);
 }
 
 static void entry_release(struct pt_spool_entry *e)
@@ -241,16 +176,18 @@ static void entry_release(struct pt_spool_entry *e)
 	pt_buf_release(&e->head);
 	free(e->inline_body.p);
 	e->inline_body = (struct pt_bytes){ 0 };
+	spool_reader_free(e->body);
+	e->body = NULL;
 	pt_closep(&e->body_fd);
 	e->body_fd = -1;
 }
 
 int pt_spool_take(struct pt_spool *s, struct pt_spool_entry *ret, int64_t most_ms, struct pt_err *err)
 {
-	pt_auto_buf rec = PT_BUF_INIT(SPOOL_HEAD_MAX + SPOOL_INLINE_MAX + 4096);
+	pt_auto_buf rec = PT_BUF_INIT(SPOOL_RECORD_MAX);
+	struct seglog_record r;
 	int64_t end = pt_mono_ms() + most_ms;
 	struct spool_entry *e, *best;
-	uint64_t body_file;
 	int rc;
 
 	pthread_mutex_lock(&s->lock);
@@ -277,14 +214,13 @@ int pt_spool_take(struct pt_spool *s, struct pt_spool_entry *ret, int64_t most_m
 		return 0;
 	}
 	best->taken = true;
-	body_file = best->body_file;
 	*ret = (struct pt_spool_entry){ .attempt = best->key.attempt, .head = PT_BUF_INIT(SPOOL_HEAD_MAX + 1), .body_fd = -1,
 					.body_size = best->body_size, .stored_at = best->stored_at, .tries = best->tries };
 	memcpy(ret->operation, best->key.operation, sizeof(ret->operation));
-	rc = spool_segment_read(s, best->seg, best->offset, (size_t)best->length, &rec, err);
+	rc = seglog_record_read(&s->log, best->seg, best->offset, best->length, &rec, &r, err);
 	pthread_mutex_unlock(&s->lock);
 	if (rc == 0)
-		rc = load(s, &rec, ret, body_file, err);
+		rc = load(s, &r, ret, err);
 	if (rc == 0)
 		return 1;
 	entry_release(ret);
@@ -293,7 +229,7 @@ int pt_spool_take(struct pt_spool *s, struct pt_spool_entry *ret, int64_t most_m
 		best->taken = false;
 		best->next_try = pt_mono_ms() + 1000;
 	} else {
-		s->damaged++;
+		s->log.damaged++;
 		best->seg->damaged = true;
 		spool_forget(s, best, true);
 	}
@@ -301,31 +237,32 @@ int pt_spool_take(struct pt_spool *s, struct pt_spool_entry *ret, int64_t most_m
 	return pt_err_wrap(err, rc, "read the result of %s attempt %lld back", ret->operation, (long long)ret->attempt);
 }
 
+void spool_body_remove(struct pt_spool *s, struct spool_entry *e, bool aside)
+{
+	char name[40], to[64];
+
+	if (!e->body_file)
+		return;
+	spool_body_name(e->body_file, name);
+	snprintf(to, sizeof(to), "%s.damaged", name);
+	if (!aside || renameat(s->log.dir_fd, name, s->log.dir_fd, to) < 0)
+		(void)unlinkat(s->log.dir_fd, name, 0); /* an orphan is removed at the next start */
+	s->log.other_bytes -= e->body_disk;
+}
+
 void spool_forget(struct pt_spool *s, struct spool_entry *e, bool aside)
 {
 	pt_auto_buf rec = PT_BUF_INIT(256);
-	uint64_t seq = htole64(e->seq);
-	struct spool_segment *seg;
-	char name[40], to[64];
+	struct seglog_segment *seg;
 	struct pt_err err = { 0 };
-	int64_t offset;
+	int64_t offset, length;
 	int rc;
 
-	spool_record_begin(&rec, SPOOL_DONE);
-	pt_buf_add(&rec, &seq, sizeof(seq));
-	spool_record_end(&rec);
-	rc = pt_buf_done(&rec, &err);
-	if (rc == 0)
-		rc = spool_append(s, &rec, INT64_MAX, &seg, &offset, &err);
-	if (e->body_file) {
-		if (rc == 0) /* the file goes after the record that says so is on disk */
-			rc = spool_sync(s, s->appended - 1, &err);
-		spool_body_name(e->body_file, name);
-		snprintf(to, sizeof(to), "%s.damaged", name);
-		if (!aside || renameat(s->dir_fd, name, s->dir_fd, to) < 0)
-			(void)unlinkat(s->dir_fd, name, 0); /* an orphan is removed at the next start */
-		s->body_bytes -= e->body_size;
-	}
+	seglog_record_begin(&rec);
+	rc = seglog_append(&s->log, SPOOL_DONE, e->seq, &rec, INT64_MAX, &seg, &offset, &length, &err);
+	if (e->body_file && rc == 0) /* the file goes after the record that says so is on disk */
+		rc = seglog_sync(&s->log, s->log.appended - 1, &err);
+	spool_body_remove(s, e, aside);
 	if (rc < 0) /* it is delivered once more after a restart, and the gateway knows it by then */
 		pt_debug("spool: done record not written", "error", err.msg);
 	spool_entry_drop(s, e);
@@ -352,7 +289,11 @@ void pt_spool_retry(struct pt_spool *s, struct pt_spool_entry *e, int64_t after_
 
 	pthread_mutex_lock(&s->lock);
 	x = find(s, e->operation, e->attempt);
-	if (x) {
+	if (x && spool_reader_broken(e->body)) {
+		x->seg->damaged = true;
+		(void)seglog_damage(&s->log, "a result's body has changed on disk; the result is set aside", x->key.operation);
+		spool_forget(s, x, true);
+	} else if (x) {
 		x->taken = false;
 		x->tries++;
 		x->next_try = pt_mono_ms() + after_ms;

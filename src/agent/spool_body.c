@@ -2,15 +2,15 @@
  * writer belongs to one thread. */
 #include "agent/spool_int.h"
 #include "base/clock.h"
+#include "base/id.h"
 #include "os/file.h"
-#include <endian.h>
 #include <fcntl.h>
-#include <openssl/evp.h>
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <zstd.h>
 
 /* 256 KiB of window: about 1.1 MB for each result being compressed, and text of rows loses next to nothing. */
-enum { WINDOW_LOG = 18, OUT_SIZE = 64 * 1024 };
+enum { WINDOW_LOG = 18 };
 
 struct pt_spool_writer {
 	struct pt_body body;
@@ -19,10 +19,15 @@ struct pt_spool_writer {
 	EVP_MD_CTX *hash;
 	struct pt_buf small; /* the body, until it moves to the file */
 	ZSTD_CCtx *zstd;     /* not NULL: it has moved */
-	char *out;
+	char *frame;         /* what zstd gave and is not written yet, and room for its tag */
+	size_t frame_len;
+	EVP_CIPHER_CTX *cipher;
+	unsigned char file_key[SEAL_KEY_BYTES];
+	uint64_t frames; /* written */
 	int fd;
 	uint64_t file;
-	int64_t file_size; /* written and reserved */
+	int64_t file_disk; /* written and reserved */
+	int64_t file_size; /* of it without tags */
 	int64_t plain;     /* bytes of the body before compression */
 	bool committed, broken; /* broken: a write failed, the body is not whole */
 };
@@ -36,24 +41,52 @@ static int hash_start(struct pt_spool_writer *w, struct pt_err *err)
 	return PT_OK;
 }
 
-static int file_write(struct pt_spool_writer *w, const void *data, size_t n, struct pt_err *err)
+/* Make n more bytes of body file ours, or LIMIT. */
+static int reserve(struct pt_spool *s, int64_t n, struct pt_err *err)
 {
-	struct pt_spool *s = w->spool;
+	int rc = PT_OK;
+
+	pthread_mutex_lock(&s->lock);
+	if (seglog_bytes(&s->log) + n > s->log.max_bytes - s->log.reserve)
+		rc = seglog_no_room(&s->log, err);
+	else
+		s->log.other_bytes += n;
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+static int disk_refuses(struct pt_spool *s, int e, struct pt_err *err)
+{
 	int rc;
 
-	if (!n)
-		return PT_OK;
 	pthread_mutex_lock(&s->lock);
-	rc = spool_reserve(s, (int64_t)n, err);
+	rc = seglog_no_disk(&s->log, e, err);
 	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+/* Seal the frame and write it. */
+static int write_frame(struct pt_spool_writer *w, struct pt_err *err)
+{
+	size_t n = w->frame_len + SEAL_TAG_BYTES;
+	unsigned char nonce[SEAL_NONCE_BYTES];
+	int rc = reserve(w->spool, (int64_t)n, err);
+
 	if (rc < 0)
 		return rc;
-	w->file_size += (int64_t)n;
-	rc = pt_write_all(w->fd, data, n, err);
-	if (rc < 0 && err && spool_disk_full(err->sys)) {
-		pthread_mutex_lock(&s->lock);
-		rc = spool_no_disk(s, err);
-		pthread_mutex_unlock(&s->lock);
+	w->file_disk += (int64_t)n;
+	w->file_size += (int64_t)w->frame_len;
+	spool_body_nonce(nonce, w->frames++);
+	rc = seal_data(w->cipher, w->file_key, nonce, NULL, 0, w->frame, w->frame_len, w->frame + w->frame_len, err);
+	w->frame_len = 0;
+	if (rc == 0) {
+		struct pt_err e = { 0 };
+
+		rc = pt_write_all(w->fd, w->frame, n, &e);
+		if (rc < 0 && seglog_disk_full(e.sys))
+			return disk_refuses(w->spool, e.sys, err);
+		if (rc < 0 && err)
+			*err = e;
 	}
 	return rc;
 }
@@ -62,18 +95,19 @@ static int compress(struct pt_spool_writer *w, const void *data, size_t n, ZSTD_
 {
 	ZSTD_inBuffer in = { data, n, 0 };
 	size_t left;
+	int rc;
 
 	do {
-		ZSTD_outBuffer out = { w->out, OUT_SIZE, 0 };
-		int rc;
+		ZSTD_outBuffer out = { w->frame, SPOOL_FRAME, w->frame_len };
 
 		left = ZSTD_compressStream2(w->zstd, &out, &in, how);
 		if (ZSTD_isError(left))
 			return pt_fail(err, PT_E_INTERNAL, "zstd: %s", ZSTD_getErrorName(left));
-		if ((rc = file_write(w, w->out, out.pos, err)) < 0)
+		w->frame_len = out.pos;
+		if (out.pos == SPOOL_FRAME && (rc = write_frame(w, err)) < 0)
 			return rc;
 	} while (how == ZSTD_e_end ? left != 0 : in.pos < in.size);
-	return PT_OK;
+	return how == ZSTD_e_end && w->frame_len ? write_frame(w, err) : PT_OK;
 }
 
 /* The body is too large for memory: begin its file with what there is. */
@@ -87,19 +121,21 @@ static int to_file(struct pt_spool_writer *w, struct pt_err *err)
 	w->file = s->next_file++;
 	pthread_mutex_unlock(&s->lock);
 	spool_body_name(w->file, name);
-	w->fd = openat(s->dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	w->fd = openat(s->log.dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (w->fd < 0) {
 		int e = errno;
 
 		w->file = 0;
-		pthread_mutex_lock(&s->lock);
-		rc = spool_disk_full(e) ? spool_no_disk(s, err) : pt_fail_sys(err, PT_E_IO, "create '%s/%s'", s->dir, name);
-		pthread_mutex_unlock(&s->lock);
-		return rc;
+		if (seglog_disk_full(e))
+			return disk_refuses(s, e, err);
+		errno = e;
+		return pt_fail_sys(err, PT_E_IO, "create '%s/%s'", s->log.dir, name);
 	}
-	w->out = malloc(OUT_SIZE);
+	pt_random(w->file_key, sizeof(w->file_key));
+	w->frame = malloc(SPOOL_FRAME + SEAL_TAG_BYTES);
+	w->cipher = seal_cipher_new();
 	w->zstd = ZSTD_createCCtx();
-	if (!w->out || !w->zstd || ZSTD_isError(ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_compressionLevel, 1)) ||
+	if (!w->frame || !w->cipher || !w->zstd || ZSTD_isError(ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_compressionLevel, 1)) ||
 	    ZSTD_isError(ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_windowLog, WINDOW_LOG)))
 		return pt_fail_oom(err);
 	rc = compress(w, w->small.p, w->small.len, ZSTD_e_continue, err);
@@ -160,8 +196,15 @@ static void drop_zstd(struct pt_spool_writer *w)
 {
 	ZSTD_freeCCtx(w->zstd);
 	w->zstd = NULL;
-	free(w->out);
-	w->out = NULL;
+	free(w->frame);
+	w->frame = NULL;
+	EVP_CIPHER_CTX_free(w->cipher);
+	w->cipher = NULL;
+}
+
+bool pt_spool_will_fit(const struct pt_spool_writer *w)
+{
+	return !w->file && !w->broken;
 }
 
 void pt_spool_abandon_body(struct pt_spool_writer *w)
@@ -175,14 +218,16 @@ void pt_spool_abandon_body(struct pt_spool_writer *w)
 	w->fd = -1;
 	if (w->file && !w->committed) {
 		spool_body_name(w->file, name);
-		(void)unlinkat(s->dir_fd, name, 0); /* an orphan is removed at the next start */
+		(void)unlinkat(s->log.dir_fd, name, 0); /* an orphan is removed at the next start */
 		pthread_mutex_lock(&s->lock);
-		s->body_bytes -= w->file_size;
-		spool_update_full(s);
+		s->log.other_bytes -= w->file_disk;
+		seglog_update_full(&s->log);
 		pthread_mutex_unlock(&s->lock);
 	}
 	w->file = 0;
-	w->file_size = w->plain = 0;
+	w->file_size = w->file_disk = w->plain = 0;
+	w->frames = w->frame_len = 0;
+	OPENSSL_cleanse(w->file_key, sizeof(w->file_key));
 	w->broken = false;
 	(void)hash_start(w, NULL); /* it worked before, and allocates nothing the second time */
 }
@@ -217,8 +262,9 @@ static int finish_body(struct pt_spool_writer *w, struct pt_result_head *head, s
 		if (rc < 0)
 			return rc;
 		drop_zstd(w);
-		if (fsync(w->fd) < 0 || fsync(w->spool->dir_fd) < 0)
-			return pt_fail_sys(err, PT_E_IO, "fsync of a result's body");
+		if (fsync(w->fd) < 0 || fsync(w->spool->log.dir_fd) < 0)
+			return seglog_disk_full(errno) ? disk_refuses(w->spool, errno, err)
+						       : pt_fail_sys(err, PT_E_IO, "fsync of a result's body");
 	}
 	head->body_size = w->file ? w->file_size : (int64_t)w->small.len;
 	head->bytes = w->plain;
@@ -237,24 +283,24 @@ static int finish_body(struct pt_spool_writer *w, struct pt_result_head *head, s
 }
 
 /* Append the record and wait for the disk.  Under the lock. */
-static int put(struct pt_spool *s, struct spool_entry *e, const struct pt_buf *rec, int64_t limit, struct pt_err *err)
+static int put(struct pt_spool *s, struct spool_entry *e, struct pt_buf *rec, int64_t limit, struct pt_err *err)
 {
-	int rc = spool_append(s, rec, limit, &e->seg, &e->offset, err);
+	int rc = seglog_append(&s->log, SPOOL_PUT, e->seq, rec, limit, &e->seg, &e->offset, &e->length, err);
 
 	if (rc < 0)
 		return rc;
 	/* Counted as living at once, so that its segment stays while the fsync runs. */
 	e->seg->live++;
 	e->seg->live_bytes += e->length;
-	s->live_bytes += e->length;
-	rc = spool_sync(s, s->appended - 1, err);
+	s->log.live_bytes += e->length;
+	rc = seglog_sync(&s->log, s->log.appended - 1, err);
 	e->seg->live--;
 	e->seg->live_bytes -= e->length;
-	s->live_bytes -= e->length;
+	s->log.live_bytes -= e->length;
 	if (rc < 0)
 		return rc;
 	spool_entry_add(s, e);
-	spool_update_full(s);
+	seglog_update_full(&s->log);
 	pthread_cond_signal(&s->avail);
 	return PT_OK;
 }
@@ -262,10 +308,10 @@ static int put(struct pt_spool *s, struct spool_entry *e, const struct pt_buf *r
 int pt_spool_commit(struct pt_spool_writer *w, struct pt_result_head *head, struct pt_err *err)
 {
 	pt_auto_buf json = PT_BUF_INIT(SPOOL_HEAD_MAX + 1);
-	pt_auto_buf rec = PT_BUF_INIT(SPOOL_HEAD_MAX + SPOOL_INLINE_MAX + 4096);
+	pt_auto_buf rec = PT_BUF_INIT(SPOOL_RECORD_MAX);
 	struct pt_spool *s = w->spool;
 	struct spool_entry *e;
-	struct spool_put p;
+	struct spool_put_view v;
 	int rc;
 
 	if (w->broken)
@@ -283,28 +329,25 @@ int pt_spool_commit(struct pt_spool_writer *w, struct pt_result_head *head, stru
 	e->key = w->key;
 	e->body_file = w->file;
 	e->body_size = head->body_size;
+	e->body_disk = w->file_disk;
 	e->stored_at = pt_wall_ms();
+	v = (struct spool_put_view) {
+		.put = { .stored_at = e->stored_at,
+			 .attempt = e->key.attempt,
+			 .body_size = e->body_size,
+			 .body_file = e->body_file,
+			 .op_len = (uint32_t)strlen(e->key.operation),
+			 .head_len = (uint32_t)json.len },
+		.operation = e->key.operation,
+		.head = json.p,
+		.body = w->small.p,
+		.body_key = w->file_key,
+		.body_len = w->small.len,
+	};
+	spool_put_write(&v, &rec); /* an error of it sticks in rec */
 	pthread_mutex_lock(&s->lock);
 	e->seq = s->next_seq++;
-	p = (struct spool_put){
-		.seq = htole64(e->seq),
-		.stored_at = (int64_t)htole64((uint64_t)e->stored_at),
-		.attempt = (int64_t)htole64((uint64_t)e->key.attempt),
-		.body_size = (int64_t)htole64((uint64_t)e->body_size),
-		.body_file = htole64(e->body_file),
-		.op_len = htole32((uint32_t)strlen(e->key.operation)),
-		.head_len = htole32((uint32_t)json.len),
-	};
-	spool_record_begin(&rec, SPOOL_PUT);
-	pt_buf_add(&rec, &p, sizeof(p));
-	pt_buf_str(&rec, e->key.operation);
-	pt_buf_add(&rec, json.p, json.len);
-	pt_buf_add(&rec, w->small.p, w->small.len);
-	spool_record_end(&rec);
-	rc = pt_buf_done(&rec, err);
-	e->length = (int64_t)rec.len;
-	if (rc == 0)
-		rc = put(s, e, &rec, w->small.len ? s->max_bytes - s->reserve : s->max_bytes, err);
+	rc = put(s, e, &rec, w->small.len ? s->log.max_bytes - s->log.reserve : s->log.max_bytes, err);
 	pthread_mutex_unlock(&s->lock);
 	if (rc < 0) {
 		free(e);
