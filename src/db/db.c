@@ -28,9 +28,25 @@ int pt_db_open(struct pt_db **ret, const char *url, const struct pt_table *const
 		if (strncmp(url, backends[i].scheme, n_scheme) != 0)
 			continue;
 		rc = pt_layouts_new(&l, &n, tables, err);
-		return rc < 0 ? rc : backends[i].open(ret, url + n_scheme, l, n, err);
+		if (rc < 0 || (rc = backends[i].open(ret, url + n_scheme, l, n, err)) < 0)
+			return rc;
+		(*ret)->steady = pt_steady_new();
+		if ((*ret)->steady)
+			return PT_OK;
+		pt_db_close(*ret);
+		*ret = NULL;
+		return pt_fail_oom(err);
 	}
 	/* The URL itself may hold a password: not repeated. */
 	(void)pt_fail(err, PT_E_INVALID, "the database URL has an unknown scheme");
 	return pt_hint(err, "use --database sqlite:PATH");
+}
+
+void pt_db_close(struct pt_db *db)
+{
+	struct pt_steady *s = db ? db->steady : NULL;
+
+	if (db)
+		db->ops->close(db);
+	pt_steady_free(s);
 }

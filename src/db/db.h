@@ -5,6 +5,8 @@
 #ifndef PT_DB_DB_H
 #define PT_DB_DB_H
 #include "base/shape.h"
+#include <sched.h>
+#include <stdatomic.h>
 
 struct pt_db;
 struct pt_tx;
@@ -14,12 +16,19 @@ struct pt_index {
 	const char *name;
 	const char *cols[PT_INDEX_COLS]; /* NULL-terminated when fewer; ID, STR or I64 fields */
 	bool unique; /* rows with an absent column (ID "", STR NULL; a key column never is) are not bound by it */
+	/* A column of the index: rows in which it is absent (ID "", STR NULL, I64 0) are not in the index, so they cost it nothing,
+	 * and no scan of it finds them.  NULL = every row is. */
+	const char *sparse;
 };
 struct pt_table {
 	const char *name;
 	const struct pt_shape *shape; /* fields with PT_KEY (first ones) are the primary key */
 	const struct pt_index *indexes;
 	size_t n_indexes;
+	/* Few rows, rarely written, often read: pt_tx_get() and pt_tx_find() answer from copies in memory while no transaction has
+	 * written to a steady table (db/steady.c).  ID, STR, I64 and BOOL columns only. */
+	bool steady;
+	bool small; /* rows of up to some 200 bytes: kept in the tree of the key */
 };
 
 /* A list query: rows whose leading index columns equal those of `match` (a record of the table; n_eq columns), in the order of
@@ -55,7 +64,7 @@ struct pt_db_ops {
 	/* PT_E_CONFLICT: the key or the value of a unique index exists (the message names it).  PT_E_INVALID: an absent STR
 	 * key, NaN. */
 	int (*insert)(struct pt_tx *tx, const struct pt_table *t, const void *rec, struct pt_err *err);
-	/* The whole row.  As insert, and PT_E_NOT_FOUND. */
+	/* The whole row but its PT_CONST columns.  As insert, and PT_E_NOT_FOUND. */
 	int (*update)(struct pt_tx *tx, const struct pt_table *t, const void *rec, struct pt_err *err);
 	/* By the key.  PT_E_NOT_FOUND. */
 	int (*remove)(struct pt_tx *tx, const struct pt_table *t, const void *rec, struct pt_err *err);
@@ -63,17 +72,25 @@ struct pt_db_ops {
 	 * with that error (fn fills err).  fn must not write to the scanned table while the scan runs. */
 	int (*scan)(struct pt_tx *tx, const struct pt_table *t, const struct pt_scan *q, int (*fn)(void *arg, void *rec),
 		    void *arg, struct pt_err *err);
+	/* How many rows the scan would give.  Reads the index only. */
+	int (*count)(struct pt_tx *tx, const struct pt_table *t, const struct pt_scan *q, int64_t *ret, struct pt_err *err);
 	/* Check integrity (PT_E_CORRUPT), then give free space back to the file system.  Any thread, outside transactions; takes
 	 * as long as reading the whole database, writers wait only for short parts of it.  May be NULL. */
 	int (*maintain)(struct pt_db *db, struct pt_err *err);
 	void (*close)(struct pt_db *db);
 };
+struct pt_steady;
 struct pt_db {
 	const struct pt_db_ops *ops;
+	struct pt_steady *steady;
+	_Atomic uint64_t epoch;     /* counts the commits that wrote to steady tables */
+	_Atomic unsigned uncounted; /* such a commit may have happened and is not counted yet */
 };
 struct pt_tx {
 	struct pt_db *db;
+	uint64_t epoch; /* of the database when it began */
 	bool write;
+	bool wrote_steady; /* copies say nothing about its own writes */
 	bool dirty; /* something was written: a commit of a clean transaction costs nothing */
 };
 
@@ -84,11 +101,30 @@ int pt_db_open(struct pt_db **ret, const char *url, const struct pt_table *const
 
 static inline PT_MUSTCHECK int pt_db_begin(struct pt_db *db, bool write, struct pt_tx **ret, struct pt_err *err)
 {
-	return db->ops->begin(db, write, ret, err);
+	uint64_t epoch = atomic_load(&db->epoch); /* before: what the transaction sees is at least as new */
+	int rc = db->ops->begin(db, write, ret, err);
+
+	if (rc < 0)
+		return rc;
+	while (write && atomic_load(&db->uncounted)) /* the writer before this one is between two lines of pt_tx_commit() */
+		(void)sched_yield();
+	(*ret)->epoch = write ? atomic_load(&db->epoch) : epoch;
+	return rc;
 }
 static inline PT_MUSTCHECK int pt_tx_commit(struct pt_tx *tx, struct pt_err *err)
 {
-	return tx->db->ops->commit(tx, err);
+	struct pt_db *db = tx->db;
+	bool steady = tx->wrote_steady;
+	int rc;
+
+	if (steady)
+		atomic_fetch_add(&db->uncounted, 1);
+	rc = db->ops->commit(tx, err);
+	if (steady) { /* after a failure, too: it may have happened */
+		atomic_fetch_add(&db->epoch, 1);
+		atomic_fetch_sub(&db->uncounted, 1);
+	}
+	return rc;
 }
 static inline void pt_tx_rollback(struct pt_tx *tx)
 {
@@ -96,26 +132,43 @@ static inline void pt_tx_rollback(struct pt_tx *tx)
 		tx->db->ops->rollback(tx);
 }
 PT_DEFINE_CLEANUP(struct pt_tx *, pt_tx_rollback)
+int pt_steady_get(struct pt_tx *tx, const struct pt_table *t, void *rec, struct pt_err *err) PT_MUSTCHECK;
 static inline PT_MUSTCHECK int pt_tx_get(struct pt_tx *tx, const struct pt_table *t, void *rec, struct pt_err *err)
 {
-	return tx->db->ops->get(tx, t, rec, err);
+	return t->steady ? pt_steady_get(tx, t, rec, err) : tx->db->ops->get(tx, t, rec, err);
 }
+/* Read the row that the unique index names: rec has the index's columns filled; on success all of it is the row (what it owned
+ * before is released), otherwise it is untouched.  PT_E_NOT_FOUND. */
+int pt_tx_find(struct pt_tx *tx, const struct pt_table *t, const struct pt_index *index, void *rec,
+	       struct pt_err *err) PT_MUSTCHECK;
+/* The same in a read transaction of their own, which they need only when there is no copy.  Steady tables only. */
+int pt_db_get(struct pt_db *db, const struct pt_table *t, void *rec, struct pt_err *err) PT_MUSTCHECK;
+int pt_db_find(struct pt_db *db, const struct pt_table *t, const struct pt_index *index, void *rec,
+	       struct pt_err *err) PT_MUSTCHECK;
 static inline PT_MUSTCHECK int pt_tx_insert(struct pt_tx *tx, const struct pt_table *t, const void *rec, struct pt_err *err)
 {
+	tx->wrote_steady |= t->steady;
 	return tx->db->ops->insert(tx, t, rec, err);
 }
 static inline PT_MUSTCHECK int pt_tx_update(struct pt_tx *tx, const struct pt_table *t, const void *rec, struct pt_err *err)
 {
+	tx->wrote_steady |= t->steady;
 	return tx->db->ops->update(tx, t, rec, err);
 }
 static inline PT_MUSTCHECK int pt_tx_remove(struct pt_tx *tx, const struct pt_table *t, const void *rec, struct pt_err *err)
 {
+	tx->wrote_steady |= t->steady;
 	return tx->db->ops->remove(tx, t, rec, err);
 }
 static inline PT_MUSTCHECK int pt_tx_scan(struct pt_tx *tx, const struct pt_table *t, const struct pt_scan *q,
 					  int (*fn)(void *arg, void *rec), void *arg, struct pt_err *err)
 {
 	return tx->db->ops->scan(tx, t, q, fn, arg, err);
+}
+static inline PT_MUSTCHECK int pt_tx_count(struct pt_tx *tx, const struct pt_table *t, const struct pt_scan *q, int64_t *ret,
+					   struct pt_err *err)
+{
+	return tx->db->ops->count(tx, t, q, ret, err);
 }
 static inline PT_MUSTCHECK int pt_tx_mark(struct pt_tx *tx, struct pt_err *err)
 {
@@ -125,10 +178,6 @@ static inline PT_MUSTCHECK int pt_tx_undo(struct pt_tx *tx, struct pt_err *err)
 {
 	return tx->db->ops->undo(tx, err);
 }
-static inline void pt_db_close(struct pt_db *db)
-{
-	if (db)
-		db->ops->close(db);
-}
+void pt_db_close(struct pt_db *db);
 PT_DEFINE_CLEANUP(struct pt_db *, pt_db_close)
 #endif

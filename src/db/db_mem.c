@@ -302,6 +302,35 @@ static void forget_log(struct mem_tx *tx)
 	}
 }
 
+/* A shallow copy of rec with the constant columns of the row that it replaces; NULL when there are none. */
+static int keep_const(const struct pt_shape *sh, const void *old, const void *rec, void **ret, struct pt_err *err)
+{
+	static const size_t sizes[] = { [PT_T_ID] = PT_ID_SIZE,
+					[PT_T_STR] = sizeof(char *),
+					[PT_T_I64] = sizeof(int64_t),
+					[PT_T_BOOL] = sizeof(bool),
+					[PT_T_F64] = sizeof(double),
+					[PT_T_JSON] = sizeof(json_t *),
+					[PT_T_BYTES] = sizeof(struct pt_bytes) };
+	char *copy = NULL;
+
+	for (size_t i = 0; i < sh->n; i++) {
+		const struct pt_field *f = &sh->fields[i];
+
+		if (!(f->flags & PT_CONST))
+			continue;
+		if (!copy) {
+			copy = malloc(sh->size);
+			if (!copy)
+				return pt_fail_oom(err);
+			memcpy(copy, rec, sh->size);
+			*ret = copy;
+		}
+		memcpy(pt_column(f, copy), pt_column(f, old), sizes[f->type]);
+	}
+	return PT_OK;
+}
+
 /* insert: no row before, one after; update: both; remove: only the one before. */
 static int write_row(struct pt_tx *base, const struct pt_table *t, const void *rec, bool before, bool after, struct pt_err *err)
 {
@@ -309,12 +338,17 @@ static int write_row(struct pt_tx *base, const struct pt_table *t, const void *r
 	struct mem_db *db = db_of(base);
 	size_t i = pt_layout_find(db->layouts, db->n_tables, t);
 	const struct pt_layout *l = &db->layouts[i];
+	pt_auto(pt_freep) void *merged = NULL;
 	struct row *old, *r = NULL;
 	int rc = writable(tx, i, err);
 
 	if (rc < 0 || (after && (rc = pt_layout_check(l, rec, err)) < 0))
 		return rc;
 	old = find(tx->tables[i], l, rec);
+	if (after && before && old && (rc = keep_const(t->shape, old->rec, rec, &merged, err)) < 0)
+		return rc;
+	if (merged)
+		rec = merged;
 	if (old && !before)
 		return pt_fail(err, PT_E_CONFLICT, "%s: a row with this key exists", t->name);
 	if (!old && before)
@@ -409,8 +443,13 @@ static int mem_scan(struct pt_tx *base, const struct pt_table *t, const struct p
 		else
 			lo = search(v, l, k, q->n_eq + 1, edge, true);
 	}
-	while (lo < hi && (!q->limit || n++ < q->limit)) {
-		rc = copy_record(t->shape, rec, v->rows[k][q->desc ? --hi : lo++]->rec, err);
+	while (lo < hi && (!q->limit || n < q->limit)) {
+		const struct row *r = v->rows[k][q->desc ? --hi : lo++];
+
+		if (!pt_order_has(o, r->rec))
+			continue;
+		n++;
+		rc = copy_record(t->shape, rec, r->rec, err);
 		if (rc < 0)
 			return rc;
 		rc = fn(arg, rec);
@@ -419,6 +458,23 @@ static int mem_scan(struct pt_tx *base, const struct pt_table *t, const struct p
 			break;
 	}
 	return rc < 0 ? rc : PT_OK;
+}
+
+static int count_row(void *arg, void *rec)
+{
+	(void)rec;
+	++*(int64_t *)arg;
+	return 0;
+}
+
+static int mem_count(struct pt_tx *tx, const struct pt_table *t, const struct pt_scan *q, int64_t *ret, struct pt_err *err)
+{
+	int64_t n = 0;
+	int rc = mem_scan(tx, t, q, count_row, &n, err);
+
+	if (rc == 0)
+		*ret = n;
+	return rc;
 }
 
 /* Transactions */
@@ -545,6 +601,7 @@ static const struct pt_db_ops mem_ops = {
 	.update = mem_update,
 	.remove = mem_remove,
 	.scan = mem_scan,
+	.count = mem_count,
 	.close = mem_close,
 };
 

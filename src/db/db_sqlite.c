@@ -4,15 +4,12 @@
  * transaction of its own: a snapshot that no writer waits for.  Connections are made on demand and kept with their prepared
  * statements.  SQLite's own locks are off (NOMUTEX): a connection belongs to one transaction, and that to one thread, at a time.
  *
- * A lock file beside the database keeps a second gateway out: both would lease the same work. */
+ * A lock file beside the database keeps a second gateway out (db_sqlite_file.c): both would lease the same work. */
 #include "db/backend.h"
 #include "db/db_sqlite_conn.h"
 #include "os/file.h"
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 
 enum {
 	MAX_READERS = 16,
@@ -176,7 +173,8 @@ static int write_row(struct pt_tx *base, const struct pt_table *t, const void *r
 		return rc;
 	n_params = verb == PT_SQL_REMOVE ? l->n_key : t->shape->n;
 	for (size_t k = 0; rc == 0 && k < n_params; k++)
-		rc = pt_sql_bind(s, (int)k + 1, &t->shape->fields[k], rec, err);
+		if (verb != PT_SQL_UPDATE || !(t->shape->fields[k].flags & PT_CONST))
+			rc = pt_sql_bind(s, (int)k + 1, &t->shape->fields[k], rec, err);
 	if (rc < 0)
 		return rc;
 	step = sqlite3_step(s);
@@ -224,24 +222,49 @@ static int bind_scan(sqlite3_stmt *s, const struct pt_order *o, const struct pt_
 	return PT_OK;
 }
 
+/* The statement of a scan with its parameters. */
+static int scan_statement(struct pt_tx *base, const struct pt_table *t, const struct pt_scan *q, bool count,
+			  struct pt_sqlite_scan **ret, struct pt_err *err)
+{
+	struct sqlite_db *db = db_of(base);
+	size_t i = pt_layout_find(db->layouts, db->n_tables, t);
+	struct pt_sql_scan text = { .n_eq = q->n_eq, .desc = q->desc, .count = count };
+	const struct pt_field *bound;
+	int rc;
+
+	if ((rc = start(pt_container_of(base, struct sqlite_tx, base), err)) < 0 ||
+	    (rc = pt_layout_scan(&db->layouts[i], q, &text.order, &bound, err)) < 0)
+		return rc;
+	text.bound = !bound ? PT_SQL_NO_BOUND : q->has_less_than ? PT_SQL_LESS_THAN : PT_SQL_BEYOND;
+	rc = pt_sqlite_scan(conn_of(base)->sq, i, &text, ret, err);
+	return rc < 0 ? rc : bind_scan((*ret)->s, text.order, q, bound, err);
+}
+
+static int sqlite_count(struct pt_tx *base, const struct pt_table *t, const struct pt_scan *q, int64_t *ret, struct pt_err *err)
+{
+	struct pt_sqlite_scan *s = NULL;
+	int rc = scan_statement(base, t, q, true, &s, err);
+
+	if (rc < 0)
+		return rc;
+	if (sqlite3_step(s->s) == SQLITE_ROW)
+		*ret = sqlite3_column_int64(s->s, 0);
+	else
+		rc = after_failure(pt_container_of(base, struct sqlite_tx, base),
+				   pt_sql_fail(conn_of(base)->sq->h, err, t->name));
+	(void)sqlite3_reset(s->s); /* repeats the failure of the step */
+	return rc;
+}
+
 static int sqlite_scan(struct pt_tx *base, const struct pt_table *t, const struct pt_scan *q, int (*fn)(void *arg, void *rec),
 		       void *arg, struct pt_err *err)
 {
 	struct sqlite_tx *tx = pt_container_of(base, struct sqlite_tx, base);
-	struct sqlite_db *db = db_of(base);
-	struct conn *c = conn_of(base);
-	size_t i = pt_layout_find(db->layouts, db->n_tables, t);
-	const struct pt_layout *l = &db->layouts[i];
 	pt_auto(pt_freep) void *rec = calloc(1, t->shape->size);
-	struct pt_sql_scan text = { .n_eq = q->n_eq, .desc = q->desc };
-	const struct pt_field *bound;
 	struct pt_sqlite_scan *s = NULL;
-	int rc = rec ? start(tx, err) : pt_fail_oom(err), step = SQLITE_DONE;
+	int rc = rec ? scan_statement(base, t, q, false, &s, err) : pt_fail_oom(err), step = SQLITE_DONE;
 
-	if (rc < 0 || (rc = pt_layout_scan(l, q, &text.order, &bound, err)) < 0)
-		return rc;
-	text.bound = !bound ? PT_SQL_NO_BOUND : q->has_less_than ? PT_SQL_LESS_THAN : PT_SQL_BEYOND;
-	if ((rc = pt_sqlite_scan(c->sq, i, &text, &s, err)) < 0 || (rc = bind_scan(s->s, text.order, q, bound, err)) < 0)
+	if (rc < 0)
 		return rc;
 	s->busy = true;
 	while (rc == 0 && (step = sqlite3_step(s->s)) == SQLITE_ROW) {
@@ -252,7 +275,7 @@ static int sqlite_scan(struct pt_tx *base, const struct pt_table *t, const struc
 		pt_shape_release(t->shape, rec);
 	}
 	if (rc == 0 && step != SQLITE_DONE)
-		rc = after_failure(tx, pt_sql_fail(c->sq->h, err, t->name));
+		rc = after_failure(tx, pt_sql_fail(conn_of(base)->sq->h, err, t->name));
 	(void)sqlite3_reset(s->s); /* repeats the failure of the step */
 	s->busy = false;
 	return rc < 0 ? rc : PT_OK;
@@ -468,62 +491,10 @@ static const struct pt_db_ops sqlite_ops = {
 	.update = sqlite_update,
 	.remove = sqlite_remove,
 	.scan = sqlite_scan,
+	.count = sqlite_count,
 	.maintain = sqlite_maintain,
 	.close = sqlite_close,
 };
-
-/* PATH.lock, held by flock(2) while the database is open, holds our process id for the message of the loser. */
-static int take_lock(struct sqlite_db *db, struct pt_err *err)
-{
-	pt_auto_buf path = PT_BUF_INIT(8192);
-	char pid[24] = "";
-	ssize_t n;
-	int rc;
-
-	pt_buf_fmt(&path, "%s.lock", db->path);
-	rc = pt_buf_done(&path, err);
-	if (rc < 0)
-		return rc;
-	db->lock_fd = open(path.p, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (db->lock_fd < 0)
-		return pt_fail_sys(err, errno == EACCES || errno == EROFS ? PT_E_DENIED : PT_E_IO, "open '%s'", path.p);
-	if (flock(db->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-		if (errno != EWOULDBLOCK)
-			return pt_fail_sys(err, PT_E_IO, "lock '%s'", path.p);
-		n = pread(db->lock_fd, pid, sizeof(pid) - 1, 0);
-		pid[n > 0 ? strspn(pid, "0123456789") : 0] = '\0';
-		(void)pt_fail(err, PT_E_CONFLICT, "another gateway (pid %s) uses this database", pid[0] ? pid : "unknown");
-		return pt_hint(err, "stop it first, or give this one a database of its own");
-	}
-	n = snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
-	if (ftruncate(db->lock_fd, 0) < 0 || pwrite(db->lock_fd, pid, (size_t)n, 0) != n)
-		return pt_fail_sys(err, PT_E_IO, "write '%s'", path.p);
-	return PT_OK;
-}
-
-/* Make the folder and the empty file (SQLite would make it readable for others) so that their names survive power loss. */
-static int make_file(const char *path, struct pt_err *err)
-{
-	pt_auto(pt_freep) char *dir = strdup(path);
-	pt_auto(pt_closep) int fd = -1;
-	struct stat st;
-
-	if (!dir)
-		return pt_fail_oom(err);
-	*(strrchr(dir, '/') + (strrchr(dir, '/') == dir)) = '\0';
-	if (stat(path, &st) == 0)
-		return S_ISREG(st.st_mode) ? PT_OK : pt_fail(err, PT_E_INVALID, "not a file");
-	if (stat(dir, &st) < 0) {
-		int rc = pt_mkdirs(dir, err);
-
-		if (rc < 0)
-			return rc;
-	}
-	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return pt_fail_sys(err, errno == EACCES || errno == EROFS ? PT_E_DENIED : PT_E_IO, "create the file");
-	return pt_fsync_dir(dir, err);
-}
 
 static int open_file(struct sqlite_db *db, struct pt_err *err)
 {
@@ -532,7 +503,7 @@ static int open_file(struct sqlite_db *db, struct pt_err *err)
 	const char *mode = NULL;
 	int rc;
 
-	if ((rc = make_file(db->path, err)) < 0 || (rc = take_lock(db, err)) < 0 ||
+	if ((rc = pt_sqlite_file_make(db->path, err)) < 0 || (rc = pt_sqlite_file_lock(db->path, &db->lock_fd, err)) < 0 ||
 	    (rc = conn_new(db, true, &db->writer, err)) < 0)
 		return rc;
 	h = db->writer->sq->h;
@@ -547,8 +518,15 @@ static int open_file(struct sqlite_db *db, struct pt_err *err)
 	return rc < 0 ? rc : pt_sqlite_schema(h, db->layouts, db->n_tables, err);
 }
 
+/* SQLite's statistics of memory are one lock around every allocation of every connection; nobody reads them. */
+static void no_statistics(void)
+{
+	(void)sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0); /* refused when SQLite is in use already: then it only costs time */
+}
+
 int pt_db_sqlite_open(struct pt_db **ret, const char *rest, struct pt_layout *l, size_t n, struct pt_err *err)
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct sqlite_db *db = calloc(1, sizeof(*db));
 	int rc;
 
@@ -556,6 +534,7 @@ int pt_db_sqlite_open(struct pt_db **ret, const char *rest, struct pt_layout *l,
 		pt_layouts_free(l, n);
 		return pt_fail_oom(err);
 	}
+	pthread_once(&once, no_statistics);
 	db->base.ops = &sqlite_ops;
 	db->layouts = l;
 	db->n_tables = n;

@@ -15,6 +15,7 @@ struct pt_sql_scan {
 	unsigned n_eq;
 	enum pt_sql_bound bound;
 	bool desc;
+	bool count; /* answers the number of rows, not the rows */
 };
 
 /* Append SQL text. */
@@ -22,7 +23,8 @@ void pt_sql_create_table(struct pt_buf *b, const struct pt_layout *l);
 void pt_sql_create_index(struct pt_buf *b, const struct pt_layout *l, const struct pt_order *o);
 void pt_sql_column(struct pt_buf *b, const struct pt_field *f); /* "name" TYPE … */
 const char *pt_sql_type(const struct pt_field *f);
-/* Parameters: GET, REMOVE the key; INSERT every column; UPDATE every column in order, the key for finding the row.
+/* Parameters: GET, REMOVE the key; INSERT every column; UPDATE every column but PT_CONST ones, the key for finding the row;
+ * a column's parameter is its place in the shape.
  * GET answers the columns after the key. */
 void pt_sql_verb(struct pt_buf *b, const struct pt_layout *l, enum pt_sql_verb verb);
 /* Parameters: the equal columns, the bound if any, the limit (-1 = none).  Answers every column. */
@@ -41,6 +43,10 @@ int pt_sql_exec(sqlite3 *h, const char *sql, struct pt_err *err) PT_MUSTCHECK;
 /* The first column of the first row. */
 int pt_sql_int(sqlite3 *h, const char *sql, int64_t *ret, struct pt_err *err) PT_MUSTCHECK;
 
+/* Make the folder and the empty file (SQLite would make it readable for others) so that their names survive power loss. */
+int pt_sqlite_file_make(const char *path, struct pt_err *err) PT_MUSTCHECK;
+/* PATH.lock, held by flock(2) until the descriptor is closed, holds our process id for the message of the loser (PT_E_CONFLICT). */
+int pt_sqlite_file_lock(const char *db, int *ret_fd, struct pt_err *err) PT_MUSTCHECK;
 /* Is the file ours (or empty), and not newer than this program?  Only reads. */
 int pt_sqlite_check(sqlite3 *h, struct pt_err *err) PT_MUSTCHECK;
 /* Bring the database to the descriptors: one transaction, all or nothing. */

@@ -41,10 +41,11 @@ int pt_sqlite_conn_open(struct pt_sqlite_conn **ret, const char *path, bool writ
 	/* The cache holds the pages that a commit group changes.  Checkpoints each 16 MiB of log: the same hot pages are
 	 * written to the file once per checkpoint, not once per commit.  auto_vacuum must precede the first table, it lets
 	 * maintain() shrink the file. */
-	static const char writer_pragmas[] = "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
-					     "PRAGMA wal_autocheckpoint=4096; PRAGMA journal_size_limit=67108864;"
-					     "PRAGMA cache_size=-8192; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY;"
-					     "PRAGMA trusted_schema=OFF";
+	static const char writer_pragmas[] =
+		"PRAGMA page_size=8192; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+		"PRAGMA wal_autocheckpoint=4096; PRAGMA journal_size_limit=67108864;"
+		"PRAGMA cache_size=-8192; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY;"
+		"PRAGMA trusted_schema=OFF";
 	static const char reader_pragmas[] =
 		"PRAGMA query_only=ON; PRAGMA cache_size=-1024; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY;"
 		"PRAGMA trusted_schema=OFF";
@@ -107,7 +108,8 @@ int pt_sqlite_scan(struct pt_sqlite_conn *c, size_t table, const struct pt_sql_s
 	pt_auto_buf b = PT_BUF_INIT(64 * 1024);
 	int rc;
 
-	while (s && (s->busy || s->q.order != q->order || s->q.n_eq != q->n_eq || s->q.bound != q->bound || s->q.desc != q->desc))
+	while (s && (s->busy || s->q.order != q->order || s->q.n_eq != q->n_eq || s->q.bound != q->bound ||
+		     s->q.desc != q->desc || s->q.count != q->count))
 		s = s->next;
 	if (!s) {
 		s = calloc(1, sizeof(*s));

@@ -47,7 +47,15 @@ static int migrate(sqlite3 *h, struct pt_err *err)
 	if (rc < 0 || version == latest())
 		return rc;
 	for (size_t i = 0; version && i < pt_n_migrations; i++) {
+		const char *table = pt_migrations[i].table;
+		int64_t there = 1;
+
 		if (pt_migrations[i].version <= version || !pt_migrations[i].sql)
+			continue;
+		snprintf(text, sizeof(text), "SELECT count(*) FROM pragma_table_info('%s')", table ? table : "");
+		if (table && (rc = pt_sql_int(h, text, &there, err)) < 0)
+			return rc;
+		if (!there)
 			continue;
 		rc = pt_sql_exec(h, pt_migrations[i].sql, err);
 		if (rc < 0)

@@ -44,7 +44,7 @@ static void key_equals(struct pt_buf *b, const struct pt_layout *l)
 		pt_buf_fmt(b, "%s\"%s\"=?%zu", i ? " AND " : "", l->table->shape->fields[i].name, i + 1);
 }
 
-/* Rowid tables on purpose.  WITHOUT ROWID saves the key's second copy, but keeps whole rows in an index tree, whose cells spill
+/* Rowid tables on purpose, but for small rows.  WITHOUT ROWID saves the key's second copy, but keeps whole rows in an index tree, whose cells spill
  * to an overflow page from about 1,000 bytes on, and the inner pages hold rows too: bench/db.c ran 1.8 times slower with it. */
 void pt_sql_create_table(struct pt_buf *b, const struct pt_layout *l)
 {
@@ -55,7 +55,13 @@ void pt_sql_create_table(struct pt_buf *b, const struct pt_layout *l)
 	}
 	pt_buf_str(b, "PRIMARY KEY (");
 	names(b, l->orders[0].cols, l->n_key, "", ",");
-	pt_buf_str(b, "))");
+	pt_buf_str(b, l->table->small ? ")) WITHOUT ROWID" : "))");
+}
+
+/* The row has an entry in a sparse index. */
+static void present(struct pt_buf *b, const struct pt_field *f)
+{
+	pt_buf_fmt(b, f->type == PT_T_I64 ? "\"%s\"<>0" : "\"%s\" IS NOT NULL", f->name);
 }
 
 void pt_sql_create_index(struct pt_buf *b, const struct pt_layout *l, const struct pt_order *o)
@@ -65,11 +71,16 @@ void pt_sql_create_index(struct pt_buf *b, const struct pt_layout *l, const stru
 		   o->index->name, l->table->name);
 	names(b, o->cols, o->index->unique ? o->n_index : o->n, "", ",");
 	pt_buf_chr(b, ')');
+	if (o->sparse) {
+		pt_buf_str(b, " WHERE ");
+		present(b, o->sparse);
+	}
 }
 
 void pt_sql_verb(struct pt_buf *b, const struct pt_layout *l, enum pt_sql_verb verb)
 {
 	const struct pt_table *t = l->table;
+	const char *sep = "";
 
 	switch (verb) {
 	case PT_SQL_GET:
@@ -88,9 +99,13 @@ void pt_sql_verb(struct pt_buf *b, const struct pt_layout *l, enum pt_sql_verb v
 		break;
 	case PT_SQL_UPDATE:
 		pt_buf_fmt(b, "UPDATE \"%s\" SET ", t->name);
-		for (size_t i = l->n_key; i < t->shape->n; i++)
-			pt_buf_fmt(b, "%s\"%s\"=?%zu", i > l->n_key ? "," : "", t->shape->fields[i].name, i + 1);
-		if (l->n_key == t->shape->n) /* nothing but a key: only tells whether the row is there */
+		for (size_t i = l->n_key; i < t->shape->n; i++) {
+			if (t->shape->fields[i].flags & PT_CONST)
+				continue;
+			pt_buf_fmt(b, "%s\"%s\"=?%zu", sep, t->shape->fields[i].name, i + 1);
+			sep = ",";
+		}
+		if (!*sep) /* nothing that changes: only tells whether the row is there */
 			pt_buf_fmt(b, "\"%s\"=?1", t->shape->fields[0].name);
 		pt_buf_str(b, " WHERE ");
 		key_equals(b, l);
@@ -107,13 +122,22 @@ void pt_sql_scan(struct pt_buf *b, const struct pt_layout *l, const struct pt_sq
 	const struct pt_order *o = q->order;
 	const char *and = " WHERE ";
 
-	pt_buf_str(b, "SELECT ");
-	fields(b, l, 0);
+	if (q->count) {
+		pt_buf_str(b, "SELECT count(*) FROM (SELECT 1");
+	} else {
+		pt_buf_str(b, "SELECT ");
+		fields(b, l, 0);
+	}
 	pt_buf_fmt(b, " FROM \"%s\"", l->table->name);
 	if (o->index) /* the caller chose it, and there are no statistics to choose better by */
 		pt_buf_fmt(b, " INDEXED BY \"ix_%s_%s\"", l->table->name, o->index->name);
 	for (unsigned i = 0; i < q->n_eq; i++) {
 		pt_buf_fmt(b, "%s\"%s\" IS ?", and, o->cols[i]->name); /* IS: absent equals absent */
+		and = " AND ";
+	}
+	if (o->sparse) { /* true of all its rows; said so that SQLite knows that the index has them */
+		pt_buf_str(b, and);
+		present(b, o->sparse);
 		and = " AND ";
 	}
 	if (q->bound != PT_SQL_NO_BOUND) {
@@ -125,11 +149,11 @@ void pt_sql_scan(struct pt_buf *b, const struct pt_layout *l, const struct pt_sq
 			pt_buf_fmt(b, " OR \"%s\" IS NULL", f->name);
 		pt_buf_chr(b, ')');
 	}
-	if (q->n_eq < o->n) {
+	if (q->n_eq < o->n && !q->count) {
 		pt_buf_str(b, " ORDER BY ");
 		names(b, o->cols + q->n_eq, o->n - q->n_eq, q->desc ? " DESC" : "", ",");
 	}
-	pt_buf_str(b, " LIMIT ?");
+	pt_buf_str(b, q->count ? " LIMIT ?)" : " LIMIT ?");
 }
 
 int pt_sql_bind(sqlite3_stmt *s, int param, const struct pt_field *f, const void *rec, struct pt_err *err)
@@ -244,11 +268,14 @@ int pt_sql_fail(sqlite3 *h, struct pt_err *err, const char *what)
 	const char *hint = NULL;
 
 	switch (rc & 0xff) {
-	case SQLITE_FULL:
+	case SQLITE_FULL: /* nothing of it happened, and it passes: clients and agents come again */
+		code = PT_E_UNAVAILABLE;
+		hint = "the gateway's disk is full: make room; it goes on by itself";
+		break;
 	case SQLITE_IOERR:
 	case SQLITE_CANTOPEN:
 		code = PT_E_IO;
-		hint = "look at the gateway's disk: is it full, or failing?";
+		hint = "look at the gateway's disk: is it failing?";
 		break;
 	case SQLITE_CORRUPT:
 	case SQLITE_NOTADB:

@@ -31,6 +31,8 @@ static int check_fields(struct pt_layout *l, struct pt_err *err)
 
 		if (!good_name(f->name))
 			return pt_fail(err, PT_E_INTERNAL, "table '%s': '%s' is not a name of a column", t->name, f->name);
+		if (t->steady && f->type != PT_T_ID && f->type != PT_T_STR && f->type != PT_T_I64 && f->type != PT_T_BOOL)
+			return pt_fail(err, PT_E_INTERNAL, "column '%s.%s': not one of a steady table", t->name, f->name);
 		if (f->type == PT_T_SHAPE || f->type == PT_T_LIST || f->type == PT_T_STRS)
 			return pt_fail(err, PT_E_INTERNAL, "column '%s.%s': shapes and lists cannot be stored", t->name, f->name);
 		if (!(f->flags & PT_KEY))
@@ -67,6 +69,9 @@ static int resolve_order(const struct pt_layout *l, const struct pt_index *x, st
 				       x->cols[i]);
 		o->cols[o->n++] = f;
 	}
+	if (x && x->sparse &&
+	    (!(o->sparse = pt_shape_field(t->shape, x->sparse)) || !has_col(o, o->sparse) || (o->sparse->flags & PT_KEY)))
+		return pt_fail(err, PT_E_INTERNAL, "index '%s.%s': it cannot be sparse by '%s'", t->name, x->name, x->sparse);
 	o->n_index = x ? o->n : l->n_key;
 	for (size_t i = 0; i < l->n_key; i++)
 		if (!has_col(o, &t->shape->fields[i]))
@@ -127,6 +132,14 @@ size_t pt_layout_find(const struct pt_layout *l, size_t n, const struct pt_table
 		i++;
 	pt_assert(i < n);
 	return i;
+}
+
+bool pt_order_has(const struct pt_order *o, const void *rec)
+{
+	if (!o->sparse)
+		return true;
+	return o->sparse->type == PT_T_I64 ? *(const int64_t *)pt_column(o->sparse, rec) != 0
+					   : pt_column_text(o->sparse, rec) != NULL;
 }
 
 int pt_layout_check(const struct pt_layout *l, const void *rec, struct pt_err *err)

@@ -9,6 +9,7 @@ enum { PT_KEY_COLS = 4 };
 /* An order of a table's rows: the columns of an index, then the key columns that it does not name (so it is total). */
 struct pt_order {
 	const struct pt_index *index; /* NULL = the primary key */
+	const struct pt_field *sparse; /* rows without it are not in it; NULL = all are */
 	size_t n_index, n;
 	const struct pt_field *cols[PT_INDEX_COLS + PT_KEY_COLS];
 };
@@ -30,6 +31,9 @@ int pt_layout_check(const struct pt_layout *l, const void *rec, struct pt_err *e
 /* The order that a scan asks for and the column of its bound (NULL = no bound); PT_E_INTERNAL when the query makes no sense. */
 int pt_layout_scan(const struct pt_layout *l, const struct pt_scan *q, const struct pt_order **ret,
 		   const struct pt_field **ret_bound, struct pt_err *err) PT_MUSTCHECK;
+
+/* Is a row in this order? */
+bool pt_order_has(const struct pt_order *o, const void *rec);
 
 static inline void *pt_column(const struct pt_field *f, const void *rec)
 {

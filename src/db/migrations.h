@@ -7,6 +7,7 @@
 
 struct pt_migration {
 	int version;     /* ascending from 1 */
+	const char *table; /* only in a database that has this table; NULL = always */
 	const char *sql; /* brings a database of the version before to this one; NULL for the base */
 };
 extern const struct pt_migration pt_migrations[];

@@ -182,6 +182,7 @@ static void *writer_main(void *arg)
 	struct pt_write_job *jobs;
 	bool end = false;
 
+	(void)pthread_setname_np(pthread_self(), "writer"); /* for ps, top, debuggers and bench/run */
 	while (!end) {
 		bool group = await_work(w, &jobs, &end);
 
@@ -232,11 +233,18 @@ int pt_writer_start(struct pt_writer **ret, struct pt_db *db, const struct pt_wr
 
 void pt_writer_submit(struct pt_writer *w, struct pt_write_job *job)
 {
-	job->next = NULL;
-	atomic_fetch_add(&w->backlog, 1);
+	pt_writer_submit_all(w, &job, 1);
+}
+
+void pt_writer_submit_all(struct pt_writer *w, struct pt_write_job *const *jobs, size_t n)
+{
+	atomic_fetch_add(&w->backlog, n);
 	pthread_mutex_lock(&w->lock);
-	*w->queue.last = job;
-	w->queue.last = &job->next;
+	for (size_t i = 0; i < n; i++) {
+		jobs[i]->next = NULL;
+		*w->queue.last = jobs[i];
+		w->queue.last = &jobs[i]->next;
+	}
 	if (w->waiting) { /* once is enough; inside the lock, because the job's done() may lead to the end of w */
 		w->waiting = false;
 		pthread_cond_signal(&w->wake);

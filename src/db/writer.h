@@ -38,6 +38,8 @@ struct pt_writer_stats {
 int pt_writer_start(struct pt_writer **ret, struct pt_db *db, const struct pt_writer_hooks *hooks,
 		    struct pt_err *err) PT_MUSTCHECK;
 void pt_writer_submit(struct pt_writer *w, struct pt_write_job *job); /* any thread; never fails, never blocks for long */
+/* The same for n > 0 jobs, job[i] in the order of the array: they go into one group unless it has no room for all of them. */
+void pt_writer_submit_all(struct pt_writer *w, struct pt_write_job *const *jobs, size_t n);
 size_t pt_writer_backlog(struct pt_writer *w);                        /* jobs submitted and not yet done */
 void pt_writer_stats(struct pt_writer *w, struct pt_writer_stats *ret);
 /* Runs what was submitted (no submit may come later), then ends and frees w.  NULL is fine. */
