@@ -5,7 +5,14 @@
 #include "gateway/internal.h"
 #include <stdio.h>
 
-enum { SMALL_BODY = 64 * 1024, OPERATION_BODY = 2 * 1024 * 1024, EXCHANGE_BODY = 1024 * 1024, OUT_MAX = 64 * 1024 * 1024 };
+enum {
+	SMALL_BODY = 64 * 1024,
+	OPERATION_BODY = 2 * 1024 * 1024,
+	BATCH_BODY = 4 * 1024 * 1024,
+	RESULTS_BODY = 2 * PT_RESULTS_BYTES,
+	EXCHANGE_BODY = 1024 * 1024,
+	OUT_MAX = 64 * 1024 * 1024
+};
 
 #define Q(...) ((const char *const[]){ __VA_ARGS__, NULL })
 #define V PT_ROLE_VIEWER
@@ -22,7 +29,8 @@ const struct pt_api_route pt_api_routes[] = {
 	{ "POST", "/api/v1/users", W, "Create a user.", &pt_user_new_shape, .write = pt_api_users_create },
 	{ "GET", "/api/v1/users", W, "List the account's users.", .read = pt_api_users_list },
 	{ "DELETE", "/api/v1/users/{id}", W, "Delete a user and revoke its tokens.", .write = pt_api_users_delete },
-	{ "POST", "/api/v1/tokens", W, "Create an API token; it is shown once.", &pt_token_new_shape, .write = pt_api_tokens_create },
+	{ "POST", "/api/v1/tokens", W, "Create an API token; it is shown once.", &pt_token_new_shape,
+	  .write = pt_api_tokens_create },
 	{ "GET", "/api/v1/tokens", W, "List the account's tokens.", .read = pt_api_tokens_list },
 	{ "DELETE", "/api/v1/tokens/{id}", W, "Revoke a token.", .write = pt_api_tokens_delete },
 	{ "POST", "/api/v1/agents", W, "Register an agent (not enabled).", &pt_agent_new_shape, .write = pt_api_agents_create },
@@ -30,29 +38,43 @@ const struct pt_api_route pt_api_routes[] = {
 	{ "GET", "/api/v1/agents/{id}", V, "One agent, by id or name.", .read = pt_api_agents_get },
 	{ "POST", "/api/v1/agents/{id}/enable", W, "Let the agent take work.", .write = pt_api_agents_enable },
 	{ "POST", "/api/v1/agents/{id}/disable", W, "Give the agent no more work.", .write = pt_api_agents_disable },
-	{ "DELETE", "/api/v1/agents/{id}", W, "Delete an agent, its keys and integrations.", .query = Q("force"), .write = pt_api_agents_delete },
-	{ "POST", "/api/v1/agents/{id}/keys", W, "Create a key; its secret is shown once.", &pt_key_new_shape, .body_optional = true,
-	  .write = pt_api_keys_create },
+	{ "DELETE", "/api/v1/agents/{id}", W, "Delete an agent, its keys and integrations.", .query = Q("force"),
+	  .write = pt_api_agents_delete },
+	{ "POST", "/api/v1/agents/{id}/keys", W, "Create a key; its secret is shown once.", &pt_key_new_shape,
+	  .body_optional = true, .write = pt_api_keys_create },
 	{ "GET", "/api/v1/agents/{id}/keys", W, "List the agent's keys.", .read = pt_api_keys_list },
 	{ "DELETE", "/api/v1/keys/{id}", W, "Revoke a key.", .write = pt_api_keys_delete },
-	{ "POST", "/api/v1/integrations", O, "Name a data source and where the agent finds its credentials.", &pt_integration_new_shape,
-	  .write = pt_api_integrations_create },
+	{ "POST", "/api/v1/integrations", O, "Name a data source and where the agent finds its credentials.",
+	  &pt_integration_new_shape, .write = pt_api_integrations_create },
 	{ "GET", "/api/v1/integrations", V, "List the integrations.", .read = pt_api_integrations_list },
 	{ "GET", "/api/v1/integrations/{id}", V, "One integration, by id or name.", .read = pt_api_integrations_get },
 	{ "DELETE", "/api/v1/integrations/{id}", O, "Delete an integration.", .write = pt_api_integrations_delete },
 	{ "POST", "/api/v1/operations", O, "Submit an operation; 201 means that it is on disk.", &pt_operation_new_shape,
 	  .body_max = OPERATION_BODY, .prepare = pt_api_operations_prepare, .write = pt_api_operations_create },
-	{ "GET", "/api/v1/operations", V, "List operations, newest first.", .query = Q("state", "agent", "type", "limit", "before"),
-	  .read = pt_api_operations_list },
+	{ "POST", "/api/v1/operations/batch", O, "Submit up to 100 operations, each of which stands or fails alone.",
+	  &pt_operation_batch_shape, .body_max = BATCH_BODY, .special = pt_api_operations_batch },
+	{ "GET", "/api/v1/operations", V, "List operations, newest first; dead_letter=true: those that need a person.",
+	  .query = Q("state", "agent", "type", "dead_letter", "limit", "before"), .read = pt_api_operations_list },
 	{ "GET", "/api/v1/operations/{id}", V, "One operation with its timeline; wait=S holds the answer until it has ended.",
 	  .query = Q("wait"), .special = pt_api_operations_get },
 	{ "GET", "/api/v1/operations/{id}/result", V, "The body of its result.", .special = pt_api_operations_result },
 	{ "POST", "/api/v1/operations/{id}/cancel", O, "Cancel an operation.", &pt_cancel_new_shape, .body_optional = true,
 	  .write = pt_api_operations_cancel },
+	{ "POST", "/api/v1/operations/{id}/settle", O, "Say what becomes of a dead letter.", &pt_settle_new_shape,
+	  .write = pt_api_operations_settle },
+	{ "GET", "/api/v1/operations/{id}/logs", V, "Log lines about it; wait=S holds the answer until there is one.",
+	  .query = Q("after", "limit", "wait"), .special = pt_api_logs_get },
+	{ "GET", "/api/v1/agents/{id}/logs", V, "Log lines of the agent's instances; wait=S holds the answer until there is one.",
+	  .query = Q("after", "limit", "level", "wait"), .special = pt_api_logs_get },
 	{ "GET", "/agent/v1/ping", A, "Is this key good?", .read = pt_api_ping },
-	{ "POST", "/agent/v1/exchange", A, "The link of an agent instance.", &pt_exchange_request_shape, .body_max = EXCHANGE_BODY,
-	  .special = pt_api_exchange },
-	{ "PUT", "/agent/v1/operations/{id}/attempts/{n}/result", A, "Deliver the result of an attempt.", .stream = &pt_api_result_stream },
+	{ "POST", "/agent/v1/exchange", A, "The link of an agent instance.", &pt_exchange_request_shape,
+	  .body_max = EXCHANGE_BODY, .special = pt_api_exchange },
+	{ "POST", "/agent/v1/logs", A, "Log lines of an agent instance.", &pt_log_batch_shape, .body_max = 256 * 1024,
+	  .special = pt_api_logs_intake },
+	{ "POST", "/agent/v1/results", A, "Deliver up to 64 small results, each of which stands or fails alone.",
+	  &pt_results_shape, .body_max = RESULTS_BODY, .special = pt_api_results },
+	{ "PUT", "/agent/v1/operations/{id}/attempts/{n}/result", A, "Deliver the result of an attempt.",
+	  .stream = &pt_api_result_stream },
 };
 const size_t pt_api_n_routes = PT_COUNT(pt_api_routes);
 
@@ -65,7 +87,7 @@ static int bad_credentials(struct pt_gateway *g, struct pt_err *err)
 	return pt_hint(err, "`postern ctl keys create` makes a new key of an agent, `postern ctl tokens create` a token");
 }
 
-static int auth_token(struct pt_gateway *g, struct pt_tx *tx, const char *token, struct pt_caller *who, struct pt_err *err)
+static int auth_token(struct pt_gateway *g, const char *token, struct pt_caller *who, struct pt_err *err)
 {
 	pt_auto_rec(token) t = { 0 };
 	pt_auto_rec(user) u = { 0 };
@@ -76,13 +98,13 @@ static int auth_token(struct pt_gateway *g, struct pt_tx *tx, const char *token,
 	t.hash = strdup(hash);
 	if (!t.hash)
 		return pt_fail_oom(err);
-	rc = pt_get_by(tx, &pt_tokens, &pt_tokens_by_hash, 1, &t, err);
+	rc = pt_db_find(g->db, &pt_tokens, &pt_tokens_by_hash, &t, err);
 	if (rc == PT_E_NOT_FOUND || (rc == 0 && t.expires && t.expires <= pt_gateway_now(g)))
 		return bad_credentials(g, err);
 	if (rc < 0)
 		return rc;
 	pt_id_copy(u.id, t.user);
-	rc = pt_tx_get(tx, &pt_users, &u, err);
+	rc = pt_db_get(g->db, &pt_users, &u, err);
 	if (rc == PT_E_NOT_FOUND)
 		return bad_credentials(g, err);
 	if (rc < 0)
@@ -95,7 +117,7 @@ static int auth_token(struct pt_gateway *g, struct pt_tx *tx, const char *token,
 	return PT_OK;
 }
 
-static int auth_key(struct pt_gateway *g, struct pt_tx *tx, const char *basic, struct pt_caller *who, struct pt_err *err)
+static int auth_key(struct pt_gateway *g, const char *basic, struct pt_caller *who, struct pt_err *err)
 {
 	pt_auto_rec(key) k = { 0 };
 	pt_auto_rec(agent) a = { 0 };
@@ -110,13 +132,13 @@ static int auth_key(struct pt_gateway *g, struct pt_tx *tx, const char *basic, s
 	pt_id_copy(k.id, text.p);
 	pt_sha256_hex(colon + 1, strlen(colon + 1), hash);
 	explicit_bzero(colon + 1, strlen(colon + 1));
-	rc = *k.id ? pt_tx_get(tx, &pt_keys, &k, err) : PT_E_NOT_FOUND;
+	rc = *k.id ? pt_db_get(g->db, &pt_keys, &k, err) : PT_E_NOT_FOUND;
 	if (rc == PT_E_NOT_FOUND || (rc == 0 && (!pt_equal_secret(hash, k.hash) || (k.expires && k.expires <= pt_gateway_now(g)))))
 		return bad_credentials(g, err);
 	if (rc < 0)
 		return rc;
 	pt_id_copy(a.id, k.agent);
-	rc = pt_tx_get(tx, &pt_agents, &a, err);
+	rc = pt_db_get(g->db, &pt_agents, &a, err);
 	if (rc == PT_E_NOT_FOUND)
 		return bad_credentials(g, err);
 	if (rc < 0)
@@ -132,7 +154,6 @@ static int auth_key(struct pt_gateway *g, struct pt_tx *tx, const char *basic, s
 int pt_authenticate(struct pt_gateway *g, struct pt_http_req *r, enum pt_role need, struct pt_caller *who, struct pt_err *err)
 {
 	const char *h = pt_http_header(r, "Authorization");
-	pt_auto(pt_tx_rollbackp) struct pt_tx *tx = NULL;
 	int rc;
 
 	*who = (struct pt_caller){ 0 };
@@ -143,12 +164,10 @@ int pt_authenticate(struct pt_gateway *g, struct pt_http_req *r, enum pt_role ne
 		return pt_hint(err, need == PT_ROLE_AGENT ? "send the agent's key: Authorization: Basic key_id:key_secret"
 							  : "send an API token: Authorization: Bearer TOKEN");
 	}
-	if ((rc = pt_db_begin(g->db, false, &tx, err)) < 0)
-		return rc;
 	if (strncasecmp(h, "Bearer ", 7) == 0)
-		rc = auth_token(g, tx, h + 7 + strspn(h + 7, " "), who, err);
+		rc = auth_token(g, h + 7 + strspn(h + 7, " "), who, err);
 	else if (strncasecmp(h, "Basic ", 6) == 0)
-		rc = auth_key(g, tx, h + 6 + strspn(h + 6, " "), who, err);
+		rc = auth_key(g, h + 6 + strspn(h + 6, " "), who, err);
 	else
 		rc = pt_fail(err, PT_E_UNAUTHENTICATED, "the Authorization header is neither Bearer nor Basic");
 	if (rc < 0)
@@ -178,21 +197,32 @@ void pt_call_free(struct pt_call *c)
 	free(c);
 }
 
+void pt_call_end(void *c)
+{
+	pt_call_free(c);
+}
+
 void pt_call_reply(struct pt_call *c)
 {
+	bool of_request = c->of_request; /* then c may be gone as soon as it is answered */
+
 	if (c->content_type)
 		pt_http_reply_buf(c->req, c->status, c->content_type, &c->out);
 	else
 		pt_http_reply_json(c->req, c->status, &c->out);
-	pt_call_free(c);
+	if (!of_request)
+		pt_call_free(c);
 }
 
 void pt_call_fail(struct pt_call *c, const struct pt_err *err)
 {
+	bool of_request = c->of_request;
+
 	if (pt_code_http(err->code) == 500)
 		pt_log_err(PT_LOG_ERROR, "request failed", err);
 	pt_http_reply_err(c->req, err);
-	pt_call_free(c);
+	if (!of_request)
+		pt_call_free(c);
 }
 
 static int write_run(struct pt_tx *tx, struct pt_write_job *job, struct pt_err *err)
@@ -234,11 +264,17 @@ int pt_check_query(struct pt_http_req *r, const struct pt_api_route *route, stru
 	return pt_http_query_each(r, known_query, &(struct query_check){ route, err });
 }
 
+int pt_undecoded(int rc, struct pt_err *err)
+{
+	if (rc < 0 && !*err->hint)
+		(void)pt_hint(err, "GET /api/v1/openapi.json describes the body");
+	return rc;
+}
+
 static int decode_body(struct pt_call *c, struct pt_err *err)
 {
 	size_t n;
 	const char *text = pt_http_body(c->req, &n);
-	int rc;
 
 	if (!c->route->shape)
 		return n ? pt_fail(err, PT_E_INVALID, "this endpoint takes no body") : PT_OK;
@@ -247,10 +283,7 @@ static int decode_body(struct pt_call *c, struct pt_err *err)
 		return pt_fail_oom(err);
 	if (!n && c->route->body_optional)
 		return PT_OK;
-	rc = pt_shape_parse(c->route->shape, text, n, c->body, err);
-	if (rc < 0 && !*err->hint)
-		(void)pt_hint(err, "GET /api/v1/openapi.json describes the body");
-	return rc;
+	return pt_undecoded(pt_shape_parse(c->route->shape, text, n, c->body, err), err);
 }
 
 static void serve(struct pt_http_req *r, void *ctx)
@@ -281,6 +314,8 @@ static void serve(struct pt_http_req *r, void *ctx)
 	} else if (route->write) {
 		c->job.run = write_run;
 		c->job.done = write_done;
+		c->of_request = true;
+		pt_http_set_data(r, c, pt_call_end);
 		pt_http_hold(r, NULL, NULL);
 		pt_writer_submit(c->g->writer, &c->job);
 	} else {
@@ -346,42 +381,6 @@ int pt_query_i64(struct pt_call *c, const char *name, int64_t min, int64_t max, 
 
 /* --- finding records --- */
 
-struct first {
-	const struct pt_table *t;
-	void *rec;
-	bool found;
-};
-
-static int take_first(void *arg, void *rec)
-{
-	struct first *f = arg;
-
-	pt_shape_release(f->t->shape, f->rec);
-	memcpy(f->rec, rec, f->t->shape->size);
-	memset(rec, 0, f->t->shape->size);
-	f->found = true;
-	return 1;
-}
-
-int pt_get_by(struct pt_tx *tx, const struct pt_table *t, const struct pt_index *index, unsigned n_eq, void *rec, struct pt_err *err)
-{
-	/* The match is a borrowed copy: rec itself is overwritten by the row. */
-	char match[sizeof(struct pt_rec_operation)] __attribute__((aligned(16)));
-	struct first f = { .t = t, .rec = calloc(1, t->shape->size) };
-	int rc;
-
-	if (!f.rec)
-		return pt_fail_oom(err);
-	memcpy(match, rec, t->shape->size);
-	rc = pt_tx_scan(tx, t, &(struct pt_scan){ .index = index, .match = match, .n_eq = n_eq, .limit = 1 }, take_first, &f, err);
-	if (rc >= 0 && f.found) {
-		pt_shape_release(t->shape, rec);
-		memcpy(rec, f.rec, t->shape->size);
-	}
-	free(f.rec);
-	return rc < 0 ? rc : f.found ? PT_OK : pt_fail(err, PT_E_NOT_FOUND, "no such record in %s", t->name);
-}
-
 int pt_find_agent(struct pt_tx *tx, const char *account, const char *id_or_name, struct pt_rec_agent *ret, struct pt_err *err)
 {
 	int rc;
@@ -392,7 +391,7 @@ int pt_find_agent(struct pt_tx *tx, const char *account, const char *id_or_name,
 	} else {
 		pt_id_copy(ret->account, account);
 		ret->name = strdup(id_or_name);
-		rc = ret->name ? pt_get_by(tx, &pt_agents, &pt_agents_by_name, 2, ret, err) : pt_fail_oom(err);
+		rc = ret->name ? pt_tx_find(tx, &pt_agents, &pt_agents_by_name, ret, err) : pt_fail_oom(err);
 	}
 	if (rc == PT_E_NOT_FOUND || (rc == 0 && strcmp(ret->account, account) != 0)) {
 		pt_rec_agent_release(ret);
@@ -411,7 +410,7 @@ int pt_find_integration(struct pt_tx *tx, const char *account, const char *id_or
 	} else {
 		pt_id_copy(ret->account, account);
 		ret->name = strdup(id_or_name);
-		rc = ret->name ? pt_get_by(tx, &pt_integrations, &pt_integrations_by_name, 2, ret, err) : pt_fail_oom(err);
+		rc = ret->name ? pt_tx_find(tx, &pt_integrations, &pt_integrations_by_name, ret, err) : pt_fail_oom(err);
 	}
 	if (rc == PT_E_NOT_FOUND || (rc == 0 && strcmp(ret->account, account) != 0)) {
 		pt_rec_integration_release(ret);

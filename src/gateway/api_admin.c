@@ -230,7 +230,7 @@ int pt_api_tokens_create(struct pt_call *c, struct pt_tx *tx, struct pt_err *err
 	} else {
 		pt_id_copy(u.account, c->who.account);
 		u.name = strdup(in->user);
-		rc = u.name ? pt_get_by(tx, &pt_users, &pt_users_by_name, 2, &u, err) : pt_fail_oom(err);
+		rc = u.name ? pt_tx_find(tx, &pt_users, &pt_users_by_name, &u, err) : pt_fail_oom(err);
 	}
 	if (rc == PT_E_NOT_FOUND || (rc == 0 && strcmp(u.account, c->who.account) != 0))
 		return pt_fail(err, PT_E_NOT_FOUND, "no user '%.60s'", in->user);

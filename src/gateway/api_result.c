@@ -93,16 +93,23 @@ static int body_bytes(struct upload *u, const char *p, size_t n, struct pt_err *
 	return rc < 0 ? rc : pt_blob_write(u->blob, p, n, err);
 }
 
+int pt_check_head(const struct pt_result_head *head, struct pt_err *err)
+{
+	if (strcmp(head->status, "succeeded") != 0 && !head->error.code)
+		return pt_fail(err, PT_E_INVALID, "result head: status '%s' needs an error", head->status);
+	if (head->body_size < 0 || head->body_size > RESULT_MAX || (head->body_size && !head->body_format))
+		return pt_fail(err, PT_E_INVALID, "result head: body_size and body_format do not fit");
+	return PT_OK;
+}
+
 static int parse_head(struct upload *u, struct pt_err *err)
 {
 	int rc = pt_shape_parse(&pt_result_head_shape, u->head_text.p, u->head_text.len, &u->head, err);
 
 	if (rc < 0)
 		return pt_err_wrap(err, rc, "result head");
-	if (strcmp(u->head.status, "succeeded") != 0 && !u->head.error.code)
-		return pt_fail(err, PT_E_INVALID, "result head: status '%s' needs an error", u->head.status);
-	if (u->head.body_size < 0 || u->head.body_size > RESULT_MAX || (u->head.body_size && !u->head.body_format))
-		return pt_fail(err, PT_E_INVALID, "result head: body_size and body_format do not fit");
+	if ((rc = pt_check_head(&u->head, err)) < 0)
+		return rc;
 	u->head_done = true;
 	return PT_OK;
 }
@@ -143,7 +150,9 @@ static int put_run(struct pt_tx *tx, struct pt_write_job *job, struct pt_err *er
 				      .blob = u->blob_name };
 	if (u->body.len)
 		u->d.body = (struct pt_bytes) { (unsigned char *)u->body.p, u->body.len };
-	rc = pt_deliver(u->c.g, tx, &u->d, &a.leases, err);
+	rc = pt_deliver(u->c.g, tx, &u->d, err);
+	if (rc == 0 && !u->d.refused.code)
+		rc = pt_refill(u->c.g, tx, u->d.agent, u->head.instance, &a.leases, err);
 	a.duplicate = u->d.duplicate;
 	if (rc == 0)
 		pt_shape_write(&pt_result_response_shape, &a, &u->c.out);
@@ -155,7 +164,7 @@ static void put_done(struct pt_write_job *job, int rc)
 {
 	struct upload *u = pt_container_of(pt_container_of(job, struct pt_call, job), struct upload, c);
 
-	if (u->blob_name && (rc < 0 || u->d.refused.code || u->d.duplicate))
+	if (u->blob_name && (rc < 0 || u->d.refused.code || u->d.duplicate || u->d.again))
 		pt_blob_remove(u->c.g, u->blob_name); /* no row names it */
 	if (rc < 0 || u->d.refused.code)
 		upload_fail(u, rc < 0 ? &job->err : &u->d.refused);
@@ -291,7 +300,7 @@ static int open_body(struct pt_call *c, struct download *d, struct pt_result_hea
 	pt_id_copy(d->res.operation, op.id);
 	d->res.attempt = op.attempt;
 	rc = pt_tx_get(tx, &pt_results, &d->res, err);
-	if (rc == PT_E_NOT_FOUND) {
+	if (rc == PT_E_NOT_FOUND || (rc == 0 && !d->res.head)) {
 		(void)pt_fail(err, PT_E_NOT_FOUND, "operation %s is %s and has no result", op.id,
 			      pt_op_state_name((enum pt_op_state)op.state));
 		return pt_hint(err, pt_op_terminal((enum pt_op_state)op.state) ? "GET the operation: its error says why"

@@ -20,8 +20,7 @@ static int refuse(struct pt_gateway *g, struct pt_tx *tx, struct pt_delivery *d,
 	return rc < 0 ? rc : pt_tx_update(tx, &pt_operations, op, err);
 }
 
-static int store(struct pt_gateway *g, struct pt_tx *tx, const struct pt_delivery *d, struct pt_rec_operation *op,
-		 struct pt_err *err)
+static int store(struct pt_gateway *g, struct pt_tx *tx, struct pt_delivery *d, struct pt_rec_operation *op, struct pt_err *err)
 {
 	/* borrowed texts: the record is written, not released */
 	struct pt_rec_result res = { .attempt = d->attempt,
@@ -33,20 +32,27 @@ static int store(struct pt_gateway *g, struct pt_tx *tx, const struct pt_deliver
 	struct pt_err why = { 0 };
 	int rc;
 
+	if (d->head->started_at && op->state == PT_OP_LEASED && (rc = pt_op_note_started(g, op, d->head->started_at, err)) < 0)
+		return rc;
+	if ((rc = pt_op_attempt_failed(g, tx, op, d->head, &d->again, err)) < 0)
+		return rc;
+	if (d->again) /* what stays is that it was here: the same PUT once more is harmless */
+		res = (struct pt_rec_result) { .attempt = d->attempt, .stored_at = res.stored_at };
 	pt_id_copy(res.operation, op->id);
 	if ((rc = pt_tx_insert(tx, &pt_results, &res, err)) < 0)
 		return rc;
-	if (d->head->started_at && op->state == PT_OP_LEASED && (rc = pt_op_started(g, tx, op, d->head->started_at, err)) < 0)
-		return rc;
+	if (d->again) {
+		g->m.results++;
+		return PT_OK;
+	}
 	if (d->head->error.code)
 		pt_error_doc_to(&d->head->error, &why);
 	g->m.results++;
 	return pt_op_finish(g, tx, op, (enum pt_op_state)state, d->head->error.code ? &why : NULL, err);
 }
 
-/* The slot is free: fill it with this answer.  When the instance that ran the attempt is gone (its result waited in the spool of the next
- * process) or the gateway stops, others may have room. */
-static int refill(struct pt_gateway *g, struct pt_tx *tx, const struct pt_delivery *d, struct pt_list *leases, struct pt_err *err)
+int pt_refill(struct pt_gateway *g, struct pt_tx *tx, const char *of_agent, const char *instance, struct pt_list *leases,
+	      struct pt_err *err)
 {
 	pt_auto_rec(agent) agent = { 0 };
 	struct pt_list types = { 0 };
@@ -54,23 +60,23 @@ static int refill(struct pt_gateway *g, struct pt_tx *tx, const struct pt_delive
 	int64_t room;
 	int rc;
 
-	pt_id_copy(agent.id, d->agent);
+	pt_id_copy(agent.id, of_agent);
 	if ((rc = pt_tx_get(tx, &pt_agents, &agent, err)) < 0 || !agent.enabled)
 		return rc;
-	if (g->stopping || !pt_presence_takes(g, agent.id, d->head->instance, &types)) {
+	if (g->stopping || !pt_presence_takes(g, agent.id, instance, &types)) {
 		pt_presence_dirty(g, agent.id);
 		return PT_OK;
 	}
-	rc = pt_free_slots(g, tx, agent.id, d->head->instance, &room, err);
+	rc = pt_free_slots(g, tx, agent.id, instance, &room, err);
 	if (rc == 0)
-		rc = pt_lease_some(g, tx, agent.id, d->head->instance, &types, room, leases, &bytes, err);
+		rc = pt_lease_some(g, tx, agent.id, instance, &types, room, leases, &bytes, err);
 	for (size_t i = 0; i < types.n; i++)
 		free(((char **)types.items)[i]);
 	free(types.items);
 	return rc;
 }
 
-int pt_deliver(struct pt_gateway *g, struct pt_tx *tx, struct pt_delivery *d, struct pt_list *leases, struct pt_err *err)
+int pt_deliver(struct pt_gateway *g, struct pt_tx *tx, struct pt_delivery *d, struct pt_err *err)
 {
 	pt_auto_rec(operation) op = { 0 };
 	pt_auto_rec(result) old = { .attempt = d->attempt };
@@ -82,18 +88,20 @@ int pt_deliver(struct pt_gateway *g, struct pt_tx *tx, struct pt_delivery *d, st
 		return pt_fail(err, PT_E_NOT_FOUND, "no operation '%s' of this agent", d->operation);
 	if (rc < 0)
 		return rc;
-	pt_id_copy(old.operation, op.id);
-	rc = pt_tx_get(tx, &pt_results, &old, err);
-	if (rc < 0 && rc != PT_E_NOT_FOUND)
-		return rc;
-	if (rc == 0) {
-		d->duplicate = true;
-		g->m.duplicates++;
-	} else if (op.attempt != d->attempt || pt_op_terminal((enum pt_op_state)op.state)) {
-		return refuse(g, tx, d, &op, err);
-	} else if ((rc = store(g, tx, d, &op, err)) < 0) {
-		return rc;
+	if (op.attempt != d->attempt ||
+	    op.queue != PT_QUEUE_LEASED) { /* a leased attempt has no result: it would not be leased */
+		pt_id_copy(old.operation, op.id);
+		rc = pt_tx_get(tx, &pt_results, &old, err);
+		if (rc < 0 && rc != PT_E_NOT_FOUND)
+			return rc;
+		d->duplicate = rc == 0;
 	}
+	if (d->duplicate)
+		g->m.duplicates++;
+	else if (op.attempt != d->attempt || pt_op_terminal((enum pt_op_state)op.state))
+		return refuse(g, tx, d, &op, err);
+	else if ((rc = store(g, tx, d, &op, err)) < 0)
+		return rc;
 	pt_presence_ended(g, d->head->instance, d->operation, d->attempt);
-	return refill(g, tx, d, leases, err);
+	return PT_OK;
 }

@@ -33,7 +33,7 @@ static int collect_ready(void *arg, void *rec)
 
 	if (!can_run(r->types, ((struct pt_rec_operation *)rec)->type))
 		return 0;
-	r->bytes += strlen(((struct pt_rec_operation *)rec)->input);
+	r->bytes += (size_t)((struct pt_rec_operation *)rec)->input_bytes;
 	if (r->bytes > LEASES_BYTES)
 		return 1;
 	rc = pt_list_append(&r->ops, sizeof(struct pt_rec_operation), rec, r->err);
@@ -43,22 +43,26 @@ static int collect_ready(void *arg, void *rec)
 	return r->ops.n == r->want;
 }
 
-static int fill_lease(struct pt_tx *tx, const struct pt_rec_operation *op, struct pt_lease *l, struct pt_err *err)
+static int fill_lease(struct pt_gateway *g, struct pt_tx *tx, const struct pt_rec_operation *op, struct pt_lease *l,
+		      struct pt_err *err)
 {
 	pt_auto_rec(integration) in = { 0 };
+	pt_auto_rec(input) input = { 0 };
 	int rc;
 
 	pt_id_copy(l->operation, op->id);
+	pt_id_copy(input.operation, op->id);
 	l->attempt = op->attempt;
 	l->limits = (struct pt_limits){ .timeout_ms = op->timeout_ms, .max_rows = op->max_rows, .max_bytes = op->max_bytes };
 	l->deadline = op->deadline;
-	l->lease_ms = PT_LEASE_MS;
+	l->lease_ms = g->lease_ms;
 	l->type = strdup(op->type);
 	l->delivery = strdup(op->at_most_once ? "at-most-once" : "at-least-once");
 	if (!l->type || !l->delivery)
 		return pt_fail_oom(err);
-	if ((rc = pt_json_parse(op->input, strlen(op->input), &l->input, err)) < 0)
-		return pt_err_wrap(err, rc, "stored input of %s", op->id);
+	if ((rc = pt_tx_get(tx, &pt_inputs, &input, err)) < 0)
+		return pt_err_wrap(err, rc, "input of %s", op->id);
+	l->input_text = pt_steal(&input.input);
 	if (!*op->integration)
 		return PT_OK;
 	pt_id_copy(in.id, op->integration);
@@ -73,14 +77,13 @@ static int fill_lease(struct pt_tx *tx, const struct pt_rec_operation *op, struc
 	return PT_OK;
 }
 
-static int append_lease(struct pt_tx *tx, const struct pt_rec_operation *op, struct pt_list *leases, size_t *bytes,
-			struct pt_err *err)
+static int append_lease(struct pt_gateway *g, struct pt_tx *tx, const struct pt_rec_operation *op, struct pt_list *leases,
+			size_t *bytes, struct pt_err *err)
 {
 	struct pt_lease l = { 0 };
-	int rc = fill_lease(tx, op, &l, err);
+	int rc = fill_lease(g, tx, op, &l, err);
 
-	*bytes += strlen(op->input);
-
+	*bytes += (size_t)op->input_bytes;
 	if (rc == 0)
 		rc = pt_list_append(leases, sizeof(l), &l, err);
 	if (rc < 0)
@@ -116,17 +119,10 @@ int pt_lease_some(struct pt_gateway *g, struct pt_tx *tx, const char *agent, con
 
 		rc = pt_op_lease(g, tx, op, instance, err);
 		if (rc == 0)
-			rc = append_lease(tx, op, leases, bytes, err);
+			rc = append_lease(g, tx, op, leases, bytes, err);
 	}
 	ready_release(&r);
 	return rc < 0 ? rc : PT_OK;
-}
-
-static int count_row(void *arg, void *rec)
-{
-	(void)rec;
-	++*(int64_t *)arg;
-	return 0;
 }
 
 int pt_free_slots(struct pt_gateway *g, struct pt_tx *tx, const char *agent, const char *instance, int64_t *ret_free,
@@ -140,7 +136,7 @@ int pt_free_slots(struct pt_gateway *g, struct pt_tx *tx, const char *agent, con
 	if (!slots)
 		return PT_OK;
 	pt_id_copy(match.instance, instance);
-	rc = pt_tx_scan(tx, &pt_leases, &(struct pt_scan){ .match = &match, .n_eq = 1 }, count_row, &leased, err);
+	rc = pt_tx_count(tx, &pt_leases, &(struct pt_scan) { .match = &match, .n_eq = 1 }, &leased, err);
 	if (rc == 0 && slots - leased > 0)
 		*ret_free = slots - leased;
 	return rc;
@@ -193,15 +189,55 @@ static int tell(struct pt_exchange *x, struct pt_list *list, const char *operati
 static int tell_stop(struct pt_exchange *x, struct pt_tx *tx, const struct pt_rec_lease *l, struct pt_err *err)
 {
 	pt_auto_rec(operation) op = { 0 };
+	bool late;
 	int rc;
 
 	pt_id_copy(op.id, l->operation);
 	if ((rc = pt_tx_get(tx, &pt_operations, &op, err)) < 0)
 		return rc;
+	late = pt_gateway_now(x->c->g) >= op.deadline;
 	return op.cancel_requested ? tell(x, &x->a.cancels, l->operation, l->attempt, PT_E_CANCELLED,
 					  op.reason ? op.reason : "cancelled", err)
 				   : tell(x, &x->a.cancels, l->operation, l->attempt, PT_E_DEADLINE,
-					  "the operation's deadline has passed", err);
+					  late || !op.reason ? "the operation's deadline has passed" : op.reason, err);
+}
+
+/* May the lease be renewed?  Everything an instance holds has a time limit, also when it renews for ever: to start, to run, to stop. */
+static int may_renew(struct pt_exchange *x, struct pt_tx *tx, struct pt_rec_lease *l, const struct pt_holding *h, int64_t now,
+		     bool *ret, struct pt_err *err)
+{
+	bool spooled = strcmp(h->state, "spooled") == 0;
+	pt_auto_rec(operation) op = { 0 };
+	int rc;
+
+	*ret = false;
+	if (l->until - now >= x->c->g->lease_ms - x->c->g->lease_ms / 6)
+		return PT_OK;
+	if (l->stop_at) {
+		*ret = now - l->stop_at <= PT_STOP_GRACE_MS;
+		return PT_OK;
+	}
+	*ret = l->started || spooled || now - l->leased_at <= PT_START_MAX_MS;
+	if (!l->started || spooled || now - l->leased_at <= PT_START_MAX_MS)
+		return PT_OK;
+	if ((rc = pt_op_of_lease(tx, l, &op, err)) != 0)
+		return rc;
+	if (now - l->leased_at <= PT_START_MAX_MS + op.timeout_ms)
+		return PT_OK;
+	rc = pt_op_overrun(x->c->g, tx, &op, l, err);
+	return rc < 0 ? rc : tell_stop(x, tx, l, err);
+}
+
+/* The instance says that it runs.  1: the lease is nobody's. */
+static int note_start(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_lease *l, int64_t at, struct pt_err *err)
+{
+	pt_auto_rec(operation) op = { 0 };
+	int rc = pt_op_of_lease(tx, l, &op, err);
+
+	if (rc == 0 && op.state == PT_OP_LEASED)
+		rc = pt_op_started(g, tx, &op, at, err);
+	l->started |= rc == 0;
+	return rc;
 }
 
 /* What the gateway thinks of one attempt against what the instance says of it. */
@@ -214,18 +250,19 @@ static int reconcile_lease(struct pt_exchange *x, struct pt_tx *tx, struct pt_re
 	bool start = h && h->state && strcmp(h->state, "running") == 0 && h->started_at && !l->started, renew;
 	int rc;
 
+	if (start &&
+	    (rc = note_start(g, tx, l, h->started_at, err)) != 0) /* first: what has run is not given back as if it had not */
+		return rc < 0 ? rc : PT_OK;
 	if (given || (!h && x->q->goodbye)) {
-		pt_id_copy(op.id, l->operation);
-		if ((rc = pt_tx_get(tx, &pt_operations, &op, err)) < 0)
-			return rc;
+		if ((rc = pt_op_of_lease(tx, l, &op, err)) != 0)
+			return rc < 0 ? rc : PT_OK;
 		return pt_op_give_back(g, tx, &op, false, given && given->reason ? given->reason : "the agent instance is stopping", err);
 	}
 	if (!h && now - l->leased_at > PT_REDELIVER_MS && !pt_presence_left(g, x) && x->lease_bytes <= LEASES_BYTES) {
-		pt_id_copy(op.id, l->operation);
-		if ((rc = pt_tx_get(tx, &pt_operations, &op, err)) < 0)
-			return rc;
+		if ((rc = pt_op_of_lease(tx, l, &op, err)) != 0)
+			return rc < 0 ? rc : PT_OK;
 		g->m.redelivered++;
-		return append_lease(tx, &op, &x->a.leases, &x->lease_bytes, err);
+		return append_lease(g, tx, &op, &x->a.leases, &x->lease_bytes, err);
 	}
 	if (!h) { /* perhaps still on its way */
 		recheck(x, l->leased_at + PT_REDELIVER_MS + 1);
@@ -233,19 +270,12 @@ static int reconcile_lease(struct pt_exchange *x, struct pt_tx *tx, struct pt_re
 	}
 	if (l->stop_at && (rc = tell_stop(x, tx, l, err)) < 0)
 		return rc;
-	if (start) {
-		pt_id_copy(op.id, l->operation);
-		if ((rc = pt_tx_get(tx, &pt_operations, &op, err)) < 0)
-			return rc;
-		if (op.state == PT_OP_LEASED && (rc = pt_op_started(g, tx, &op, h->started_at, err)) < 0)
-			return rc;
-	}
-	renew = l->until - now < PT_LEASE_MS - 10000 && !(l->stop_at && now - l->stop_at > PT_STOP_GRACE_MS);
+	if ((rc = may_renew(x, tx, l, h, now, &renew, err)) != 0)
+		return rc < 0 ? rc : PT_OK;
 	if (!start && !renew)
 		return PT_OK;
-	l->started |= start;
 	if (renew)
-		l->until = now + PT_LEASE_MS;
+		l->until = now + g->lease_ms;
 	return pt_tx_update(tx, &pt_leases, l, err);
 }
 
@@ -318,13 +348,15 @@ int pt_exchange_run(struct pt_exchange *x, struct pt_tx *tx, struct pt_err *err)
 	if (agent.enabled && !x->q->draining && !x->q->goodbye && !left && !g->stopping) {
 		if ((rc = pt_free_slots(g, tx, agent.id, x->q->instance, &free_slots, err)) < 0)
 			return rc;
-		rc = pt_lease_some(g, tx, agent.id, x->q->instance, &x->q->types, free_slots, &x->a.leases, &x->lease_bytes, err);
+		rc = pt_lease_some(g, tx, agent.id, x->q->instance, pt_types_list(x->types), free_slots, &x->a.leases,
+				   &x->lease_bytes, err);
 		if (rc < 0)
 			return rc;
 	}
-	longest = n_leases ? PT_WAIT_HOLDING_MS : PT_WAIT_MAX_MS;
+	/* Who holds leases comes back well before they end: 25 s of 60. */
+	longest = n_leases && g->lease_ms * 5 / 12 < PT_WAIT_MAX_MS ? g->lease_ms * 5 / 12 : PT_WAIT_MAX_MS;
 	if (!x->until)
-		x->until = pt_gateway_now(g) + (x->q->wait_ms < longest ? x->q->wait_ms : longest);
+		x->until = pt_gateway_now(g) + pt_exchange_wait_ms(x->q->wait_ms < longest ? x->q->wait_ms : longest);
 	if (tell_now || x->a.leases.n || x->urgent || x->q->goodbye || left || x->until <= pt_gateway_now(g) || g->stopping)
 		return PT_OK;
 	pt_presence_park(g, x);
@@ -372,6 +404,7 @@ void pt_exchange_answer(struct pt_exchange *x, const struct pt_err *err)
 {
 	struct pt_call *c = x->c;
 
+	pt_presence_release(c->g, x);
 	if (err) {
 		clear_answer(x);
 		free(x);
@@ -380,8 +413,9 @@ void pt_exchange_answer(struct pt_exchange *x, const struct pt_err *err)
 	}
 	if (c->g->stopping) /* what it was to be told, it is told by the next gateway: the state is in the database */
 		pt_http_set_header(c->req, "Connection", "close");
-	x->a.lease_ms = PT_LEASE_MS;
+	x->a.lease_ms = c->g->lease_ms;
 	x->a.server_time = pt_gateway_now(c->g);
+	x->a.spread_ms = c->g->spread_ms;
 	pt_shape_write(&pt_exchange_response_shape, &x->a, &c->out);
 	clear_answer(x);
 	free(x);
@@ -405,6 +439,10 @@ void pt_api_exchange(struct pt_call *c)
 	c->g->m.exchanges++;
 	if (!pt_id_valid(x->q->instance, "in")) {
 		(void)pt_fail(&err, PT_E_INVALID, "instance: '%s' is not an instance id", x->q->instance);
+		pt_exchange_answer(x, &err);
+		return;
+	}
+	if (pt_exchange_room(c, &err) < 0) {
 		pt_exchange_answer(x, &err);
 		return;
 	}
@@ -451,12 +489,12 @@ static int match_agent(void *arg, const char *agent, struct pt_exchange *const *
 			if (room[i] > room[best])
 				best = i;
 		got = xs[best]->a.leases;
-		rc = pt_lease_some(m->g, m->tx, agent, xs[best]->q->instance, &xs[best]->q->types, 1, &xs[best]->a.leases,
-				   &xs[best]->lease_bytes, m->err);
+		rc = pt_lease_some(m->g, m->tx, agent, xs[best]->q->instance, pt_types_list(xs[best]->types), 1,
+				   &xs[best]->a.leases, &xs[best]->lease_bytes, m->err);
 		if (rc < 0)
 			break;
 		if (xs[best]->a.leases.n == got.n) { /* nothing (more) that it can run, or that its answer can hold */
-			empty = !got.n && !xs[best]->q->types.n;
+			empty = !got.n && !pt_types_list(xs[best]->types)->n;
 			left -= (size_t)room[best];
 			room[best] = 0;
 			continue;
@@ -484,10 +522,13 @@ int pt_dispatch(void *gateway, struct pt_tx *tx, struct pt_err *err)
 
 void pt_dispatch_committed(void *gateway, bool committed)
 {
+	struct pt_gateway *g = gateway;
 	struct pt_err err = { 0 };
 	struct pt_exchange *x, *tmp, *list = chosen;
 
 	chosen = NULL;
+	if (!committed)
+		g->deaf_until = pt_gateway_now(g) + g->lease_ms;
 	(void)pt_fail(&err, PT_E_UNAVAILABLE, "the gateway could not store the lease; try again");
 	DL_FOREACH_SAFE(list, x, tmp)
 		pt_exchange_answer(x, committed && !chosen_undone ? NULL : &err);

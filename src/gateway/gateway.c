@@ -9,25 +9,31 @@
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 
+enum { SPREAD_MOST_MS = 5000, FILES_WANTED = 65536 };
+
 struct conf {
 	const char *listen, *database, *blob_dir, *public_url, *tls_cert, *tls_key, *owner_token_file, *port_file, *log_level, *log_format;
-	int64_t threads, retention_ms, stop_ms;
+	int64_t threads, retention_ms, lease_ms, stop_ms;
+	int64_t log_retention_ms, log_max_bytes;
 };
 
 static const char *const levels[] = { "debug", "info", "warn", "error", NULL };
 static const char *const formats[] = { "json", "plain", "dev", NULL };
 static const struct pt_opt opts[] = {
 	PT_O(struct conf, listen, "listen", PT_OPT_STR, .def = "127.0.0.1:7070", .value = "HOST:PORT",
-	     .help = "address to serve; port 0 takes a free one"),
+	     .help = "address to serve; port 0 takes a free one; 'systemd' takes the socket that systemd passes (LISTEN_FDS)"),
 	PT_O(struct conf, database, "database", PT_OPT_STR, .def = "sqlite:/var/lib/postern/gateway.db", .value = "URL",
 	     .help = "where the state lives: sqlite:PATH; mem: keeps nothing (tests)"),
 	PT_O(struct conf, blob_dir, "blob-dir", PT_OPT_STR, .value = "DIR",
 	     .help = "folder for large results; default: 'blobs' beside the database"),
-	PT_O(struct conf, public_url, "public-url", PT_OPT_STR, .value = "URL", .help = "how agents and clients reach the gateway; for its messages"),
-	PT_O(struct conf, tls_cert, "tls-cert", PT_OPT_STR, .value = "FILE", .help = "PEM certificate chain; with --tls-key serves HTTPS"),
+	PT_O(struct conf, public_url, "public-url", PT_OPT_STR, .value = "URL",
+	     .help = "how agents and clients reach the gateway; for its messages"),
+	PT_O(struct conf, tls_cert, "tls-cert", PT_OPT_STR, .value = "FILE",
+	     .help = "PEM certificate chain; with --tls-key serves HTTPS"),
 	PT_O(struct conf, tls_key, "tls-key", PT_OPT_STR, .value = "FILE", .help = "PEM private key"),
 	PT_O(struct conf, owner_token_file, "owner-token-file", PT_OPT_STR, .value = "FILE",
 	     .help = "API token of the first owner; without it the first start makes one and prints it once"),
@@ -35,16 +41,18 @@ static const struct pt_opt opts[] = {
 	PT_O(struct conf, threads, "threads", PT_OPT_INT, .def = "4", .min = 1, .max = 64, .help = "HTTP threads"),
 	PT_O(struct conf, retention_ms, "retention", PT_OPT_DURATION, .def = "30d", .min = 60000, .max = INT64_C(315360000000),
 	     .help = "how long ended operations and their results are kept"),
+	PT_O(struct conf, lease_ms, "lease", PT_OPT_DURATION, .def = "60s", .min = 5000, .max = 3600000,
+	     .help = "how long an agent instance that is not heard of keeps what it was given; then others run it"),
+	PT_O(struct conf, log_retention_ms, "log-retention", PT_OPT_DURATION, .def = "7d", .min = 1000,
+	     .max = INT64_C(315360000000), .help = "how long log lines of agents are kept"),
+	PT_O(struct conf, log_max_bytes, "log-max-bytes", PT_OPT_SIZE, .def = "256M", .min = 1 << 20, .max = INT64_C(1) << 40,
+	     .help = "most bytes of such lines that an account may have; the oldest go first"),
 	PT_O(struct conf, stop_ms, "stop-timeout", PT_OPT_DURATION, .def = "10s", .min = 0, .max = 3600000,
 	     .help = "how long a stop waits for open requests"),
-	PT_O(struct conf, log_level, "log-level", PT_OPT_ENUM, .def = "info", .values = levels, .help = "least severe lines to print"),
+	PT_O(struct conf, log_level, "log-level", PT_OPT_ENUM, .def = "info", .values = levels,
+	     .help = "least severe lines to print"),
 	PT_O(struct conf, log_format, "log-format", PT_OPT_ENUM, .def = "plain", .values = formats, .help = "form of log lines"),
 };
-
-int64_t pt_gateway_now(const struct pt_gateway *g)
-{
-	return g->wall0 + (pt_mono_ms() - g->mono0);
-}
 
 bool pt_gateway_enter(struct pt_gateway *g)
 {
@@ -161,7 +169,7 @@ static int first_owner(struct pt_gateway *g, const struct conf *conf, struct pt_
 		pt_auto_rec(user) old = { .name = strdup(user.name) };
 
 		pt_id_copy(old.account, acc.id);
-		rc = pt_get_by(tx, &pt_users, &pt_users_by_name, 2, &old, err);
+		rc = pt_tx_find(tx, &pt_users, &pt_users_by_name, &old, err);
 		if (rc < 0 && rc != PT_E_NOT_FOUND)
 			return rc;
 		pt_id_copy(user.id, old.id);
@@ -247,8 +255,9 @@ static int serve(struct pt_gateway *g, const struct conf *conf, struct pt_http_r
 	if (!conf->tls_cert != !conf->tls_key)
 		return pt_fail(err, PT_E_INVALID, "--tls-cert and --tls-key go together");
 	if ((rc = set_blob_dir(g, conf, err)) < 0 || (rc = pt_db_open(&g->db, conf->database, pt_gateway_tables, err)) < 0 ||
-	    (rc = pt_blob_sweep(g, err)) < 0 || (rc = first_owner(g, conf, err)) < 0 || (rc = pt_blob_claim(g, err)) < 0 || (rc = pt_lease_grace(g, err)) < 0 ||
-	    (rc = pt_presence_new(g, err)) < 0 || (rc = pt_waiters_new(g, err)) < 0 ||
+	    (rc = pt_gateway_clock(g, err)) < 0 || (rc = pt_logs_start(g, conf->database, err)) < 0 ||
+	    (rc = pt_blob_sweep(g, err)) < 0 || (rc = first_owner(g, conf, err)) < 0 || (rc = pt_blob_claim(g, err)) < 0 ||
+	    (rc = pt_lease_grace(g, err)) < 0 || (rc = pt_presence_new(g, err)) < 0 || (rc = pt_waiters_new(g, err)) < 0 ||
 	    (rc = pt_writer_start(&g->writer, g->db, &hooks, err)) < 0)
 		return rc;
 	http.routes = *ret_routes = pt_api_http_routes();
@@ -269,6 +278,15 @@ static void nap(void)
 	(void)nanosleep(&(struct timespec) { .tv_nsec = 2000000 }, NULL);
 }
 
+/* As many milliseconds as keep those who waited here from coming back in one wave: two a millisecond. */
+static int64_t spread_of(const struct pt_gateway *g)
+{
+	struct pt_http_stats s;
+
+	pt_http_server_stats(g->http, &s);
+	return s.held / 2 < SPREAD_MOST_MS ? s.held / 2 : SPREAD_MOST_MS;
+}
+
 static void await_requests(const struct pt_gateway *g, int64_t most_ms)
 {
 	int64_t end = pt_mono_ms() + most_ms;
@@ -276,7 +294,7 @@ static void await_requests(const struct pt_gateway *g, int64_t most_ms)
 
 	for (;;) {
 		pt_http_server_stats(g->http, &s);
-		if (s.active + s.held == 0 || pt_mono_ms() >= end)
+		if ((s.active + s.held == 0 && !pt_http_server_expects(g->http)) || pt_mono_ms() >= end)
 			return;
 		nap();
 	}
@@ -285,6 +303,8 @@ static void await_requests(const struct pt_gateway *g, int64_t most_ms)
 /* Long polls are answered and the rest is finished before the last thread ends: a rolling restart fails no request. */
 static void stop(struct pt_gateway *g, int64_t stop_ms)
 {
+	if (g->http)
+		g->spread_ms = spread_of(g);
 	g->stopping = true;
 	if (g->http) {
 		pt_http_server_quiesce(g->http);
@@ -292,6 +312,7 @@ static void stop(struct pt_gateway *g, int64_t stop_ms)
 	}
 	if (g->waiters)
 		pt_waiters_drain(g);
+	pt_logs_drain(g);
 	if (g->http)
 		await_requests(g, stop_ms);
 	/* The writer answers requests, so it ends before the HTTP server does. */
@@ -299,11 +320,25 @@ static void stop(struct pt_gateway *g, int64_t stop_ms)
 	while (g->inside)
 		nap();
 	pt_writer_stop(g->writer);
+	pt_logs_free(g);
 	pt_http_server_stop(g->http, 0);
 	pt_waiters_free(g);
 	pt_presence_free(g);
 	pt_db_close(g->db);
 	free(g->blob_dir);
+}
+
+/* Each connected instance needs a file; the usual soft limit of 1024 is for programs that call select().  Best effort. */
+static void raise_file_limit(void)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+		return;
+	files.rlim_cur = files.rlim_max < FILES_WANTED   ? files.rlim_max
+			 : files.rlim_cur < FILES_WANTED ? FILES_WANTED
+							 : files.rlim_cur;
+	(void)setrlimit(RLIMIT_NOFILE, &files);
 }
 
 static int run(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
@@ -319,10 +354,12 @@ static int run(const struct pt_command *cmd, int argc, char **argv, struct pt_er
 		return rc < 0 ? rc : PT_OK;
 	if ((rc = pt_log_init(conf.log_level, conf.log_format, 0, err)) < 0)
 		return rc;
-	mallopt(M_ARENA_MAX, 4); /* one arena a thread would cost memory for nothing */
+	raise_file_limit();
+	mallopt(M_ARENA_MAX, 8); /* one for each busy thread: what one thread makes another frees, and fewer make them wait */
 	g.retention_ms = conf.retention_ms;
-	g.wall0 = pt_wall_ms();
-	g.mono0 = pt_mono_ms();
+	g.lease_ms = conf.lease_ms;
+	g.log_retention_ms = conf.log_retention_ms;
+	g.log_max_bytes = conf.log_max_bytes;
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
@@ -347,7 +384,9 @@ const struct pt_command pt_cmd_gateway = {
 		"The first start makes the account `default` with one user `owner` and prints that user's API token once; there is no\n"
 		"default password.  With --owner-token-file the token is taken from that file instead, at every start: so a lost\n"
 		"token is replaced.\n\n"
-		"SIGTERM or SIGINT stops it: long polls are answered, open requests are finished, then it exits.\n\n"
+		"SIGTERM or SIGINT stops it: long polls are answered, open requests are finished, connections that wait to be\n"
+		"accepted are served, then it exits.  Agents and `postern ctl` come back by themselves.  With --listen systemd\n"
+		"(socket activation) the socket stays open between two processes, and no connection is refused meanwhile.\n\n"
 		"Example:\n\n"
 		"    postern gateway --listen 127.0.0.1:7070 --database sqlite:/var/lib/postern/gateway.db",
 	.opts = opts,

@@ -10,20 +10,22 @@
 #include "net/http_server.h"
 
 enum {
-	PT_LEASE_MS = 60000,         /* design: default lease */
-	PT_WAIT_MAX_MS = 40000,      /* longest exchange */
-	PT_WAIT_HOLDING_MS = 25000,  /* … of an instance that holds leases: well within the lease */
-	PT_REDELIVER_MS = 2000,      /* a lease not acknowledged for so long is sent again */
-	PT_STOP_GRACE_MS = 120000,   /* told to stop and still holding it after so long: its lease is not renewed */
-	PT_ZSTD_WINDOW_LOG = 21,     /* largest zstd window taken (2 MiB): memory of one reader */
-	PT_INLINE_BODY = 32 * 1024,  /* results up to this size live in the database, larger ones in files */
+	PT_LEASE_MS = 60000,        /* design: default lease (--lease) */
+	PT_WAIT_MAX_MS = 40000,     /* longest exchange */
+	PT_REDELIVER_MS = 2000,     /* a lease not acknowledged for so long is sent again */
+	PT_START_MAX_MS = 600000,   /* leased and not said to start after so long: its lease is not renewed */
+	PT_STOP_GRACE_MS = 120000,  /* told to stop and still holding it after so long: its lease is not renewed */
+	PT_ZSTD_WINDOW_LOG = 21,    /* largest zstd window taken (2 MiB): memory of one reader */
+	PT_INLINE_BODY = 32 * 1024, /* results up to this size live in the database, larger ones in files */
 };
 
 struct pt_presence;
 struct pt_waiters;
+struct pt_logs;
 
 struct pt_gateway_metrics {
-	_Atomic uint64_t submitted, leased, redelivered, lease_lost, results, duplicates, refused, exchanges, auth_failed;
+	_Atomic uint64_t submitted, leased, redelivered, lease_lost, attempts_failed, results, duplicates, refused, exchanges,
+		auth_failed;
 	_Atomic uint64_t finished[PT_OP_STATES_END], http[6]; /* http: by status class */
 };
 
@@ -33,11 +35,17 @@ struct pt_gateway {
 	struct pt_http_server *http;
 	struct pt_presence *presence;
 	struct pt_waiters *waiters;
+	struct pt_logs *logs;
 	struct pt_gateway_metrics m;
 	char *blob_dir, *public_url;
-	int64_t retention_ms;
+	int64_t retention_ms, lease_ms;
+	int64_t reaped_at;      /* the writer's: when the reaper last looked */
+	int64_t deaf_until;     /* the writer's: a commit failed, and with it what agents said; no lease ends before */
+	int64_t (*jitter)(int64_t bound);        /* tests: in place of a random pause in [1, bound] ms; NULL = random */
+	int64_t log_retention_ms, log_max_bytes; /* log_max_bytes: of each account */
 	int64_t wall0, mono0;   /* pt_gateway_now() */
 	_Atomic bool stopping;  /* answer what waits; serve what comes */
+	_Atomic int64_t spread_ms; /* while stopping: within what time those who are told so may come back */
 	_Atomic bool closed;    /* serve nothing any more */
 	_Atomic unsigned inside; /* threads between pt_gateway_enter() and pt_gateway_leave() */
 };
@@ -48,8 +56,12 @@ bool pt_gateway_enter(struct pt_gateway *g);
 void pt_gateway_leave(struct pt_gateway *g);
 int pt_gateway_closed(struct pt_err *err); /* the error to answer with then */
 
+/* --- clock.c --- */
 /* Wall time that never jumps while the process runs: leases and deadlines are counted in it. */
 int64_t pt_gateway_now(const struct pt_gateway *g);
+/* Set it, once the database is open and before anything asks: to this machine's time, or to that of the newest record when that is
+ * ahead by up to a day. */
+int pt_gateway_clock(struct pt_gateway *g, struct pt_err *err) PT_MUSTCHECK;
 
 /* --- api.c: one request --- */
 struct pt_caller {
@@ -70,6 +82,7 @@ struct pt_call {
 	int status;        /* of the answer; preset to 200 */
 	struct pt_buf out; /* the answer, JSON … */
 	const char *content_type; /* … unless this says otherwise */
+	bool of_request;          /* freed with the request, by an HTTP thread: what that made is no work for the writer */
 	void *extra;       /* the handler's own … */
 	void (*extra_free)(void *extra); /* … freed with the call; NULL = not */
 };
@@ -94,8 +107,11 @@ extern const size_t pt_api_n_routes;
 /* Compile the table for the HTTP server; caller frees. */
 struct pt_http_route *pt_api_http_routes(void);
 void pt_call_free(struct pt_call *c);
-void pt_call_reply(struct pt_call *c);                          /* sends status and out, frees c */
-void pt_call_fail(struct pt_call *c, const struct pt_err *err); /* sends the error, frees c */
+void pt_call_end(void *c); /* the same, for pt_http_set_data() of a call that is of_request */
+void pt_call_reply(struct pt_call *c);                          /* sends status and out; c is gone */
+void pt_call_fail(struct pt_call *c, const struct pt_err *err); /* sends the error; c is gone */
+/* A body, or a part of it, is not what it has to be: say where that is written.  Gives rc back. */
+int pt_undecoded(int rc, struct pt_err *err) PT_MUSTCHECK;
 /* Who is it?  UNAUTHENTICATED or DENIED (role too low). */
 int pt_authenticate(struct pt_gateway *g, struct pt_http_req *r, enum pt_role need, struct pt_caller *who, struct pt_err *err) PT_MUSTCHECK;
 /* Refuse arguments that the route does not have. */
@@ -128,9 +144,11 @@ PT_READ(integrations_list);
 PT_READ(integrations_get);
 PT_WRITE(integrations_delete);
 int pt_api_operations_prepare(struct pt_call *c, struct pt_err *err);
+void pt_api_operations_batch(struct pt_call *c);
 PT_WRITE(operations_create);
 PT_READ(operations_list);
 PT_WRITE(operations_cancel);
+PT_WRITE(operations_settle);
 PT_READ(ping);
 void pt_api_livez(struct pt_call *c);
 void pt_api_readyz(struct pt_call *c);
@@ -138,17 +156,19 @@ void pt_api_openapi(struct pt_call *c);
 void pt_api_operations_get(struct pt_call *c);
 void pt_api_operations_result(struct pt_call *c);
 void pt_api_exchange(struct pt_call *c);
+void pt_api_logs_intake(struct pt_call *c);
+void pt_api_logs_get(struct pt_call *c);
+void pt_api_results(struct pt_call *c);
 extern const struct pt_http_route pt_api_result_stream;
-extern const struct pt_shape pt_user_new_shape, pt_token_new_shape, pt_agent_new_shape, pt_key_new_shape, pt_integration_new_shape,
-	pt_cancel_new_shape;
+extern const struct pt_shape pt_user_new_shape, pt_token_new_shape, pt_agent_new_shape, pt_key_new_shape,
+	pt_integration_new_shape, pt_cancel_new_shape, pt_settle_new_shape;
 
 /* Find by id or name within the caller's account; NOT_FOUND names what was looked for. */
 int pt_find_agent(struct pt_tx *tx, const char *account, const char *id_or_name, struct pt_rec_agent *ret, struct pt_err *err) PT_MUSTCHECK;
 int pt_find_integration(struct pt_tx *tx, const char *account, const char *id_or_name, struct pt_rec_integration *ret,
 			struct pt_err *err) PT_MUSTCHECK;
-int pt_find_operation(struct pt_tx *tx, const char *account, const char *id, struct pt_rec_operation *ret, struct pt_err *err) PT_MUSTCHECK;
-/* Read one row through a unique index: match has the index columns filled; its rest is filled from the row. */
-int pt_get_by(struct pt_tx *tx, const struct pt_table *t, const struct pt_index *index, unsigned n_eq, void *rec, struct pt_err *err) PT_MUSTCHECK;
+int pt_find_operation(struct pt_tx *tx, const char *account, const char *id, struct pt_rec_operation *ret,
+		      struct pt_err *err) PT_MUSTCHECK;
 
 /* --- views.c: records as JSON --- */
 void pt_view_agent(struct pt_gateway *g, const struct pt_rec_agent *a, struct pt_buf *out);
@@ -157,23 +177,76 @@ int pt_view_integration(struct pt_tx *tx, const struct pt_rec_integration *i, st
 int pt_view_operation(struct pt_gateway *g, struct pt_tx *tx, const struct pt_rec_operation *op, bool full, struct pt_buf *out,
 		      struct pt_err *err) PT_MUSTCHECK;
 
+/* --- timeline.c: the events of an operation, as the text of one column --- */
+struct pt_event {
+	int64_t at, attempt;
+	char event[32], instance[PT_ID_SIZE]; /* instance "" = none */
+	const char *detail;                   /* a JSON string of n_detail bytes; NULL = none */
+	size_t n_detail;
+};
+/* Append to an owned text (NULL = no events yet).  instance "", detail NULL = none. */
+int pt_timeline_add(char **timeline, int64_t at, int64_t attempt, const char *event, const char *instance, const char *detail,
+		    struct pt_err *err) PT_MUSTCHECK;
+/* Read the event at *at (which starts as the timeline) and move on; false at the end. */
+bool pt_timeline_next(const char **at, struct pt_event *ret);
+
 /* --- lifecycle.c: every change of an operation, all on the writer's thread --- */
 int pt_op_event(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation *op, const char *event, const char *detail,
 		struct pt_err *err) PT_MUSTCHECK; /* op must be updated by the caller afterwards */
 /* Move op to a state that is not leased or running; writes op and the event named like the state. */
 int pt_op_finish(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation *op, enum pt_op_state state, const struct pt_err *why,
 		 struct pt_err *err) PT_MUSTCHECK;
-int pt_op_insert(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation *op, struct pt_err *err) PT_MUSTCHECK;
+/* With its input (JSON text). */
+int pt_op_insert(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation *op, const char *input,
+		 struct pt_err *err) PT_MUSTCHECK;
 int pt_op_lease(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation *op, const char *instance, struct pt_err *err) PT_MUSTCHECK;
 int pt_op_started(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation *op, int64_t at, struct pt_err *err) PT_MUSTCHECK;
+/* The same on op alone, which the caller writes. */
+int pt_op_note_started(struct pt_gateway *g, struct pt_rec_operation *op, int64_t at, struct pt_err *err) PT_MUSTCHECK;
+/* The operation that a lease row belongs to.  1: it does not any more (compared by attempt, instance and state); such a row is removed. */
+int pt_op_of_lease(struct pt_tx *tx, const struct pt_rec_lease *l, struct pt_rec_operation *ret, struct pt_err *err) PT_MUSTCHECK;
+/* The attempt's result is an error: when the retry policy says so, queue it again (*ret_again); else nothing has changed. */
+int pt_op_attempt_failed(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation *op, const struct pt_result_head *head,
+			 bool *ret_again, struct pt_err *err) PT_MUSTCHECK;
+/* The attempt takes longer than it may: ask the instance to stop.  l is written by the caller. */
+int pt_op_overrun(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation *op, struct pt_rec_lease *l,
+		  struct pt_err *err) PT_MUSTCHECK;
 /* The attempt is over without a result: queue again, or end it. */
 int pt_op_give_back(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation *op, bool lost, const char *detail,
 		    struct pt_err *err) PT_MUSTCHECK;
 int pt_op_cancel(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation *op, const char *by, struct pt_err *err) PT_MUSTCHECK;
 /* Deadlines, lost leases, parked operations, retention: the writer's tick. */
 int pt_reap(void *gateway, struct pt_tx *tx, struct pt_err *err);
-/* At start: give every lease a full period, since the gateway and not the agents was away. */
+/* Give every lease a full period from now, since the gateway and not the agents was away: at start (the reaper does it when it was held up). */
 int pt_lease_grace(struct pt_gateway *g, struct pt_err *err) PT_MUSTCHECK;
+
+/* --- dead_letters.c: terminal operations that need a person --- */
+static inline bool pt_op_needs_person(enum pt_op_state s)
+{
+	return s == PT_OP_FAILED || s == PT_OP_EXPIRED || s == PT_OP_UNKNOWN;
+}
+/* A person has decided what becomes of one; its state stays.  s (which borrows its texts) has decision, note, by and by_name, its rest is
+ * filled here.  With "rerun" a new operation with the same fields is made.  The same decision and note once more change nothing.
+ * CONFLICT: another one was taken, op is no dead letter, or what it needs was deleted. */
+int pt_dead_letter_settle(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation *op, struct pt_rec_settlement *s,
+			  struct pt_err *err) PT_MUSTCHECK;
+int pt_dead_letter_add(struct pt_tx *tx, const struct pt_rec_operation *op, struct pt_err *err) PT_MUSTCHECK;
+/* The operation goes: so does its row, or what was decided. */
+int pt_dead_letter_forget(struct pt_tx *tx, const struct pt_rec_operation *op, struct pt_err *err) PT_MUSTCHECK;
+
+/* --- retry.c: the retry policy of one operation --- */
+/* After what; wants `lost`, or the error that a result brought.  at-most-once: never. */
+struct pt_retry_cause {
+	bool lost;
+	const struct pt_error_doc *error;
+};
+/* Attempts that count: those given back do not. */
+int64_t pt_retry_tries(const struct pt_rec_operation *op);
+/* *ret_pause: how long to wait before the next attempt; -1: there is none. */
+int pt_retry_next(struct pt_gateway *g, const struct pt_rec_operation *op, const struct pt_retry_cause *cause, int64_t *ret_pause,
+		  struct pt_err *err) PT_MUSTCHECK;
+/* The policy as it counts: defaults filled in, with the operation's max_attempts.  Caller releases with pt_retry_shape. */
+int pt_retry_of(const struct pt_rec_operation *op, struct pt_retry *ret, struct pt_err *err) PT_MUSTCHECK;
 
 /* --- presence.c: connected instances and their waiting exchanges --- */
 struct pt_exchange; /* one exchange request, see dispatch.c */
@@ -185,6 +258,8 @@ struct pt_presence_info {
 int pt_presence_new(struct pt_gateway *g, struct pt_err *err) PT_MUSTCHECK;
 void pt_presence_free(struct pt_gateway *g);
 void pt_presence_of(struct pt_gateway *g, const char *agent, struct pt_presence_info *ret);
+/* Does a connected instance of the agent that takes work run this type? */
+bool pt_presence_runs(struct pt_gateway *g, const char *agent, const char *type);
 void pt_presence_view(struct pt_gateway *g, const char *agent, struct pt_buf *out); /* JSON array of instances */
 bool pt_presence_progress(struct pt_gateway *g, const char *instance, const char *operation, int64_t *ret_rows, int64_t *ret_bytes);
 /* Its result is here: what is shown of the instance need not wait for its next exchange. */
@@ -218,11 +293,17 @@ struct pt_delivery {                   /* a result as it came */
 	const char *blob;     /* … or the name of the file that holds it */
 	/* what became of it */
 	bool duplicate;        /* it was here already: the blob has no row */
+	bool again;            /* the attempt failed and is tried again: nor has it then */
 	struct pt_err refused; /* STALE: kept as an event only, to be committed and answered as an error */
 };
-/* Store it and end its operation; append leases for the slot that became free.  NOT_FOUND: not an operation of this agent. */
-int pt_deliver(struct pt_gateway *g, struct pt_tx *tx, struct pt_delivery *d, struct pt_list *leases,
-	       struct pt_err *err) PT_MUSTCHECK;
+/* Store it and end its operation.  NOT_FOUND: not an operation of this agent. */
+int pt_deliver(struct pt_gateway *g, struct pt_tx *tx, struct pt_delivery *d, struct pt_err *err) PT_MUSTCHECK;
+/* After that: append leases for the slots that the instance has free now, for the answer.  When it is gone (its result waited in the
+ * spool of the next process) or the gateway stops, others may have room, and dispatch sees to it. */
+int pt_refill(struct pt_gateway *g, struct pt_tx *tx, const char *of_agent, const char *instance, struct pt_list *leases,
+	      struct pt_err *err) PT_MUSTCHECK;
+/* api_result.c: what no single member of a head can tell. */
+int pt_check_head(const struct pt_result_head *head, struct pt_err *err) PT_MUSTCHECK;
 
 /* --- waiters.c: clients that wait for an operation's end --- */
 int pt_waiters_new(struct pt_gateway *g, struct pt_err *err) PT_MUSTCHECK;
@@ -232,6 +313,12 @@ void pt_wait_for(struct pt_call *c, const char *operation, int64_t ms); /* holds
 void pt_wait_wake(struct pt_gateway *g, const char *operation);         /* writer: it has ended; takes effect after the commit */
 void pt_wait_flush(struct pt_gateway *g, bool committed);
 void pt_answer_operation(struct pt_call *c, const char *operation);     /* reads and replies; owns c */
+
+/* --- logs.c, logs_read.c: log lines of agents (gateway/logs.h) --- */
+int pt_logs_start(struct pt_gateway *g, const char *database, struct pt_err *err) PT_MUSTCHECK; /* beside the main database */
+void pt_logs_drain(struct pt_gateway *g); /* answer all that wait, and from now on everybody at once */
+void pt_logs_free(struct pt_gateway *g);  /* nobody is inside any more; stores what came; fine after a start that failed */
+void pt_logs_metrics(struct pt_gateway *g, struct pt_buf *b);
 
 /* --- blobs.c: bodies of large results --- */
 struct pt_blob_writer;

@@ -1,4 +1,4 @@
-/* The OpenAPI document, the metrics and the two probes: everything the gateway tells about itself. */
+/* The OpenAPI document and the two probes. */
 #include "base/json_write.h"
 #include "config.h"
 #include "gateway/internal.h"
@@ -49,6 +49,15 @@ static void field_schema(const struct pt_field *f, struct pt_buf *b)
 		pt_jw_str(b, "type", "number");
 		break;
 	case PT_T_JSON: /* anything, or as its help says */
+		if (f->flags & PT_OBJECTS) { /* by name: what is wrong in one of them is said of that one */
+			pt_jw_str(b, "type", "array");
+			pt_jw_i64(b, "minItems", f->min);
+			pt_jw_i64(b, "maxItems", f->max);
+			pt_jw_open(b, "items", '{');
+			pt_jw_key(b, "$ref");
+			pt_buf_fmt(b, "\"#/components/schemas/%s\"", f->sub->name);
+			pt_jw_close(b, '}');
+		}
 		if (f->flags & (PT_OBJECT | PT_STRING_MAP))
 			pt_jw_str(b, "type", "object");
 		if (f->flags & PT_STRING_MAP)
@@ -126,6 +135,7 @@ static void route_doc(const struct pt_api_route *r, struct pt_buf *b)
 
 void pt_api_openapi(struct pt_call *c)
 {
+	static const struct pt_shape *const named[] = { &pt_operation_new_shape, &pt_small_result_shape };
 	struct pt_buf *b = &c->out;
 
 	pt_jw_open(b, NULL, '{');
@@ -149,6 +159,11 @@ void pt_api_openapi(struct pt_call *c)
 	pt_jw_open(b, "components", '{');
 	pt_jw_raw(b, "securitySchemes", "{\"token\":{\"type\":\"http\",\"scheme\":\"bearer\"},\"key\":{\"type\":\"http\",\"scheme\":\"basic\"}}");
 	pt_jw_open(b, "schemas", '{');
+	for (size_t i = 0; i < PT_COUNT(named); i++) {
+		pt_jw_open(b, named[i]->name, '{');
+		object_schema(named[i], b);
+		pt_jw_close(b, '}');
+	}
 	pt_jw_open(b, "error", '{');
 	pt_jw_str(b, "type", "object");
 	pt_jw_open(b, "properties", '{');
@@ -179,103 +194,4 @@ void pt_api_readyz(struct pt_call *c)
 	}
 	pt_buf_str(&c->out, "{\"ok\": true}");
 	pt_call_reply(c);
-}
-
-/* --- metrics --- */
-
-static void metric(struct pt_buf *b, const char *name, const char *type, const char *help)
-{
-	pt_buf_fmt(b, "# HELP postern_gateway_%s %s\n# TYPE postern_gateway_%s %s\n", name, help, name, type);
-}
-
-static void one(struct pt_buf *b, const char *name, const char *type, const char *help, uint64_t value)
-{
-	metric(b, name, type, help);
-	pt_buf_fmt(b, "postern_gateway_%s %llu\n", name, (unsigned long long)value);
-}
-
-struct depth {
-	uint64_t n;
-	int64_t oldest;
-};
-
-static int count_ready(void *arg, void *rec)
-{
-	const struct pt_rec_operation *op = rec;
-	struct depth *d = arg;
-
-	if (!d->oldest || op->created < d->oldest)
-		d->oldest = op->created;
-	return ++d->n == 10000;
-}
-
-struct queue_metrics {
-	struct pt_call *c;
-	struct pt_tx *tx;
-	struct pt_err *err;
-	struct pt_buf age;
-};
-
-static int queue_of_agent(void *arg, void *rec)
-{
-	struct queue_metrics *q = arg;
-	const struct pt_rec_agent *a = rec;
-	struct pt_rec_operation m = { .queue = PT_QUEUE_READY };
-	struct depth d = { 0 };
-	int rc;
-
-	pt_id_copy(m.agent, a->id);
-	rc = pt_tx_scan(q->tx, &pt_operations, &(struct pt_scan){ .index = &pt_operations_by_queue, .match = &m, .n_eq = 2 }, count_ready, &d,
-			q->err);
-	pt_buf_fmt(&q->c->out, "postern_gateway_queued_operations{agent=\"%s\"} %llu\n", a->name, (unsigned long long)d.n);
-	pt_buf_fmt(&q->age, "postern_gateway_queue_oldest_seconds{agent=\"%s\"} %.3f\n", a->name,
-		   d.oldest ? (double)(pt_gateway_now(q->c->g) - d.oldest) / 1000 : 0.0);
-	return rc < 0 ? rc : 0;
-}
-
-int pt_api_metrics(struct pt_call *c, struct pt_tx *tx, struct pt_err *err)
-{
-	struct pt_gateway *g = c->g;
-	struct pt_buf *b = &c->out;
-	struct queue_metrics q = { .c = c, .tx = tx, .err = err, .age = PT_BUF_INIT(4 * 1024 * 1024) };
-	struct pt_rec_agent m = { 0 };
-	struct pt_writer_stats ws;
-	struct pt_http_stats hs;
-	int rc;
-
-	pt_writer_stats(g->writer, &ws);
-	pt_http_server_stats(g->http, &hs);
-	metric(b, "build_info", "gauge", "Version of the gateway.");
-	pt_buf_str(b, "postern_gateway_build_info{version=\"" PT_VERSION "\"} 1\n");
-	one(b, "operations_submitted_total", "counter", "Operations accepted.", g->m.submitted);
-	metric(b, "operations_finished_total", "counter", "Operations that ended, by state.");
-	for (int s = PT_OP_SUCCEEDED; s < PT_OP_STATES_END; s++)
-		pt_buf_fmt(b, "postern_gateway_operations_finished_total{state=\"%s\"} %llu\n", pt_op_state_name((enum pt_op_state)s),
-			   (unsigned long long)g->m.finished[s]);
-	one(b, "leases_total", "counter", "Attempts leased.", g->m.leased);
-	one(b, "leases_redelivered_total", "counter", "Leases sent again because their answer was lost.", g->m.redelivered);
-	one(b, "leases_lost_total", "counter", "Leases that ended without renewal.", g->m.lease_lost);
-	one(b, "results_total", "counter", "Results stored.", g->m.results);
-	one(b, "results_duplicate_total", "counter", "Results delivered again.", g->m.duplicates);
-	one(b, "results_refused_total", "counter", "Results of attempts that were no longer current.", g->m.refused);
-	one(b, "exchanges_total", "counter", "Exchange requests.", g->m.exchanges);
-	one(b, "authentication_failures_total", "counter", "Requests with wrong, expired or revoked credentials.", g->m.auth_failed);
-	one(b, "commits_total", "counter", "Transactions committed (each one fsync).", ws.commits);
-	one(b, "commit_jobs_total", "counter", "Changes committed in them.", ws.jobs);
-	one(b, "commit_last_microseconds", "gauge", "Duration of the newest commit.", (uint64_t)ws.last_commit_us);
-	one(b, "writer_backlog", "gauge", "Changes waiting for the writer.", pt_writer_backlog(g->writer));
-	one(b, "http_connections", "gauge", "Open connections.", hs.connections);
-	one(b, "http_held", "gauge", "Requests held open.", hs.held);
-	metric(b, "http_responses_total", "counter", "Responses by class of status.");
-	for (int i = 1; i < 6; i++)
-		pt_buf_fmt(b, "postern_gateway_http_responses_total{class=\"%dxx\"} %llu\n", i, (unsigned long long)g->m.http[i]);
-	one(b, "connected_instances", "gauge", "Connected agent instances.", pt_presence_count(g));
-	pt_id_copy(m.account, c->who.account);
-	metric(b, "queued_operations", "gauge", "Operations ready to be leased, by agent (counted up to 10,000).");
-	rc = pt_tx_scan(tx, &pt_agents, &(struct pt_scan){ .index = &pt_agents_by_name, .match = &m, .n_eq = 1 }, queue_of_agent, &q, err);
-	metric(b, "queue_oldest_seconds", "gauge", "Age of the oldest ready operation, by agent.");
-	pt_buf_add(b, q.age.p, q.age.len);
-	pt_buf_release(&q.age);
-	c->content_type = "text/plain; version=0.0.4; charset=utf-8";
-	return rc < 0 ? rc : PT_OK;
 }

@@ -108,12 +108,12 @@ void pt_presence_forget(struct pt_presence *p, struct instance *i)
 	struct agent *a = pt_presence_agent(p, i->agent, false);
 
 	if (a) {
-		DL_DELETE(a->instances, i);
+		DL_DELETE(a->others, i); /* only one that does not wait is forgotten */
 		a->n_instances--;
 	}
 	HASH_DEL(p->instances, i);
 	free(i->holding.items);
-	free_texts(&i->types);
+	pt_types_unref(p, i->types);
 	free(i);
 }
 
@@ -125,14 +125,18 @@ bool pt_presence_connected(const struct instance *i, int64_t now)
 void pt_presence_unpark_locked(struct pt_gateway *g, struct pt_exchange *x)
 {
 	struct instance *i = pt_presence_instance(g->presence, x->q->instance);
+	struct agent *a;
 
 	if (!x->parked)
 		return;
-	DL_DELETE(g->presence->parked, x);
+	pt_wheel_remove(g->presence, x);
 	x->parked = false;
 	if (!i || i->waiting != x)
 		return;
 	i->waiting = NULL;
+	a = pt_presence_agent(g->presence, i->agent, false);
+	DL_DELETE(a->waiting, i);
+	DL_APPEND(a->others, i);
 	/* It was here until now; one that left is no longer shown as connected. */
 	i->last_seen = pt_gateway_now(g) - (x->watch && x->watch->left ? CONNECTED_MS : 0);
 }
@@ -158,10 +162,33 @@ void pt_exchange_run_again(struct pt_exchange *x)
 	pt_exchange_submit(x);
 }
 
-int pt_presence_seen(struct pt_gateway *g, const struct pt_exchange *x, bool enabled, bool *ret_tell, struct pt_err *err)
+/* What x says it can run, from its request when it comes for the first time, is the instance's. */
+static bool take_types(struct pt_presence *p, struct instance *i, struct pt_exchange *x)
+{
+	struct pt_types *types;
+
+	if (!x->types && !(x->types = pt_types_ref(p, &x->q->types)))
+		return false;
+	free_texts(&x->q->types);
+	types = pt_types_ref(p, pt_types_list(x->types));
+	if (!types)
+		return false;
+	pt_types_unref(p, i->types);
+	i->types = types;
+	return true;
+}
+
+void pt_presence_release(struct pt_gateway *g, struct pt_exchange *x)
+{
+	pt_presence_lock(g);
+	pt_types_unref(g->presence, x->types);
+	pt_presence_unlock(g);
+}
+
+int pt_presence_seen(struct pt_gateway *g, struct pt_exchange *x, bool enabled, bool *ret_tell, struct pt_err *err)
 {
 	struct pt_presence *p = g->presence;
-	const struct pt_exchange_request *q = x->q;
+	struct pt_exchange_request *q = x->q;
 	struct pt_exchange *old = NULL;
 	struct instance *i;
 	struct agent *a;
@@ -193,7 +220,7 @@ int pt_presence_seen(struct pt_gateway *g, const struct pt_exchange *x, bool ena
 		i->connected_at = pt_gateway_now(g);
 		i->told = -1;
 		HASH_ADD_STR(p->instances, id, i);
-		DL_APPEND(a->instances, i);
+		DL_APPEND(a->others, i);
 		a->n_instances++;
 	}
 	if (i->waiting && i->waiting != x) {
@@ -210,8 +237,7 @@ int pt_presence_seen(struct pt_gateway *g, const struct pt_exchange *x, bool ena
 	i->last_seen = pt_gateway_now(g);
 	*ret_tell = i->told != (int)enabled;
 	i->told = enabled;
-	free_texts(&i->types);
-	rc = copy_texts(&i->types, &q->types) ? set_holding(i, &q->holding, err) : pt_fail_oom(err);
+	rc = take_types(p, i, x) ? set_holding(i, &q->holding, err) : pt_fail_oom(err);
 	pt_presence_unlock(g);
 	if (old)
 		pt_exchange_answer(old, NULL);
@@ -251,30 +277,20 @@ void pt_presence_leave(struct pt_gateway *g, const char *instance)
 		pt_exchange_answer(x, NULL);
 }
 
-static int by_until(const struct pt_exchange *a, const struct pt_exchange *b)
-{
-	return a->until < b->until ? -1 : a->until > b->until;
-}
-
 void pt_presence_park(struct pt_gateway *g, struct pt_exchange *x)
 {
 	struct instance *i;
 	struct agent *a;
-	struct pt_exchange *tail;
 
 	pt_presence_lock(g);
 	i = pt_presence_instance(g->presence, x->q->instance);
-	pt_assert(i && !x->parked);
+	pt_assert(i && !i->waiting && !x->parked);
 	i->waiting = x;
 	a = pt_presence_agent(g->presence, i->agent, false);
-	DL_DELETE(a->instances, i); /* to the end: work goes round */
-	DL_APPEND(a->instances, i);
+	DL_DELETE(a->others, i);
+	DL_APPEND(a->waiting, i); /* to the end: work goes round */
 	x->parked = true;
-	tail = g->presence->parked ? g->presence->parked->prev : NULL;
-	if (!tail || by_until(tail, x) <= 0)
-		DL_APPEND(g->presence->parked, x);
-	else
-		DL_INSERT_INORDER(g->presence->parked, x, by_until);
+	pt_wheel_add(g->presence, x);
 	pt_presence_unlock(g);
 }
 
@@ -305,20 +321,21 @@ bool pt_presence_settle(struct pt_gateway *g, struct pt_exchange *x)
 	return mine;
 }
 
-/* Waiting exchanges of the agent that were not looked at in this round, those who wait longest first.  From here only this thread
- * ends them: others see in_writer. */
+/* Waiting exchanges of the agent that were not looked at in this round; they go to the end of the list, so that the next batch does not
+ * walk over them.  From here only this thread ends them: others see in_writer. */
 static size_t next_batch(struct pt_presence *p, struct agent *a, struct pt_exchange *xs[static BATCH])
 {
 	struct instance *i;
 	size_t n = 0;
 
-	DL_FOREACH(a->instances, i)
-	{
+	while ((i = a->waiting) && i->round != p->round) {
 		struct pt_exchange *x = i->waiting;
 
-		if (!x || i->round == p->round || i->draining || (x->watch && x->watch->left))
-			continue;
 		i->round = p->round;
+		DL_DELETE(a->waiting, i);
+		DL_APPEND(a->waiting, i);
+		if (i->draining || (x->watch && x->watch->left))
+			continue;
 		x->borrowed = !x->in_writer;
 		x->in_writer = true;
 		xs[n++] = x;
@@ -390,7 +407,8 @@ bool pt_presence_takes(struct pt_gateway *g, const char *agent, const char *inst
 
 	pt_presence_lock(g);
 	i = pt_presence_instance(g->presence, instance);
-	takes = i && strcmp(i->agent, agent) == 0 && pt_presence_connected(i, pt_gateway_now(g)) && copy_texts(ret_types, &i->types);
+	takes = i && strcmp(i->agent, agent) == 0 && pt_presence_connected(i, pt_gateway_now(g)) && i->types &&
+		copy_texts(ret_types, pt_types_list(i->types));
 	pt_presence_unlock(g);
 	return takes;
 }
@@ -436,13 +454,19 @@ void pt_presence_poke_instance(struct pt_gateway *g, const char *instance)
 
 void pt_presence_poke_agent(struct pt_gateway *g, const char *agent)
 {
+	struct pt_exchange *again = NULL, *x, *xtmp;
 	struct agent *a;
-	struct instance *i;
+	struct instance *i, *tmp;
 
 	pt_presence_lock(g);
 	a = pt_presence_agent(g->presence, agent, false);
-	if (a)
-		DL_FOREACH(a->instances, i)
-	pt_exchange_run_again(pt_presence_take_locked(g, i->waiting));
+	for (i = a ? a->waiting : NULL; i; i = tmp) {
+		tmp = i->next; /* taking it moves it to the others */
+		x = pt_presence_take_locked(g, i->waiting);
+		if (x)
+			DL_APPEND(again, x);
+	}
 	pt_presence_unlock(g);
+	DL_FOREACH_SAFE(again, x, xtmp)
+	pt_exchange_run_again(x);
 }

@@ -1,10 +1,16 @@
 /* The presence table's own thread: it answers parked exchanges whose time is over, and forgets instances.  Also clients that leave, and
  * the table's start and end. */
 #include "base/clock.h"
+#include "base/id.h"
 #include "gateway/presence_int.h"
 #include "os/cond.h"
+#include <stdio.h>
 
-enum { FORGET_MS = 3600000, TICK_MS = 100 };
+enum {
+	FORGET_MS = 3600000,
+	SPREAD_MS = 10000, /* waits from here on are spread */
+	CROWDED_S = 5,
+};
 
 /* --- clients that leave --- */
 
@@ -24,6 +30,30 @@ static void gone(void *arg)
 		pt_exchange_answer(x, NULL);
 }
 
+int pt_exchange_room(const struct pt_call *c, struct pt_err *err)
+{
+	char seconds[12];
+	uint32_t r;
+
+	if (!pt_http_crowded(c->req))
+		return PT_OK;
+	pt_random(&r, sizeof(r)); /* whoever is refused now comes back when others do not */
+	snprintf(seconds, sizeof(seconds), "%u", CROWDED_S + r % CROWDED_S);
+	pt_http_set_header(c->req, "Retry-After", seconds);
+	(void)pt_fail(err, PT_E_UNAVAILABLE, "the gateway has as many connections as its file limit allows");
+	return pt_hint(err, "raise the gateway's limit of open files (LimitNOFILE in its systemd unit, `ulimit -n`)");
+}
+
+int64_t pt_exchange_wait_ms(int64_t ms)
+{
+	uint32_t r;
+
+	if (ms < SPREAD_MS)
+		return ms;
+	pt_random(&r, sizeof(r));
+	return ms - r % (ms / 8);
+}
+
 void pt_exchange_watch(struct pt_exchange *x)
 {
 	struct pt_watch *w = calloc(1, sizeof(*w));
@@ -37,6 +67,7 @@ void pt_exchange_watch(struct pt_exchange *x)
 		pt_id_copy(w->instance, x->q->instance);
 		pt_http_set_data(x->c->req, w, free);
 	}
+	pt_http_drop_body(x->c->req); /* x->q has all of it */
 	pt_http_hold(x->c->req, w ? gone : NULL, w);
 }
 
@@ -62,17 +93,7 @@ static void *notify(void *arg)
 		struct pt_exchange *over = NULL, *recheck = NULL, *x, *tmp;
 		int64_t now = pt_gateway_now(g);
 
-		DL_FOREACH_SAFE(p->parked, x, tmp) {
-			if (x->in_writer)
-				continue;
-			if (x->until <= now) {
-				pt_presence_unpark_locked(g, x);
-				DL_APPEND(over, x);
-			} else if (x->recheck_at && x->recheck_at <= now) {
-				pt_presence_unpark_locked(g, x);
-				DL_APPEND(recheck, x);
-			}
-		}
+		pt_wheel_turn(g, now, &over, &recheck);
 		if (pt_mono_ms() > next_sweep) {
 			sweep(g, now);
 			next_sweep = pt_mono_ms() + FORGET_MS / 10;
@@ -84,7 +105,7 @@ static void *notify(void *arg)
 			pt_exchange_run_again(x);
 		pt_presence_lock(g);
 		if (!p->stop)
-			(void)pt_cond_wait_ms(&p->wake, &p->lock, TICK_MS);
+			(void)pt_cond_wait_ms(&p->wake, &p->lock, PT_TICK_MS);
 	}
 	pt_presence_unlock(g);
 	return NULL;
@@ -95,12 +116,7 @@ void pt_presence_drain(struct pt_gateway *g)
 	struct pt_exchange *all = NULL, *x, *tmp;
 
 	pt_presence_lock(g);
-	DL_FOREACH_SAFE(g->presence->parked, x, tmp) {
-		if (x->in_writer)
-			continue; /* settled by the writer, which answers it: the gateway is stopping */
-		pt_presence_unpark_locked(g, x);
-		DL_APPEND(all, x);
-	}
+	pt_wheel_empty(g, &all); /* the writer's are settled by it, which answers them: the gateway is stopping */
 	pt_presence_unlock(g);
 	DL_FOREACH_SAFE(all, x, tmp)
 		pt_exchange_answer(x, NULL);
@@ -115,6 +131,7 @@ int pt_presence_new(struct pt_gateway *g, struct pt_err *err)
 	pthread_mutex_init(&p->lock, NULL);
 	pt_cond_init(&p->wake);
 	p->round = 1;
+	p->ticked = pt_gateway_now(g) / PT_TICK_MS;
 	g->presence = p;
 	if (pthread_create(&p->notifier, NULL, notify, g) != 0) {
 		free(p);
@@ -137,7 +154,7 @@ void pt_presence_free(struct pt_gateway *g)
 	pthread_cond_signal(&p->wake);
 	pt_presence_unlock(g);
 	pthread_join(p->notifier, NULL);
-	pt_assert(!p->parked);
+	pt_assert(!p->n_parked);
 	HASH_ITER(hh, p->instances, i, itmp)
 		pt_presence_forget(p, i);
 	HASH_ITER(hh, p->agents, a, atmp) {

@@ -45,14 +45,45 @@ FIELDS(integration) = {
 SHAPE(integration)
 
 #define OP struct pt_rec_operation
+#define CONST(m, ty) PT_F(OP, m, ty, PT_CONST)
 FIELDS(operation) = {
-	KEY(OP, id),	       ID(OP, account),	       ID(OP, agent),		  ID(OP, integration),	   ID(OP, created_by),
-	STR(OP, type),	       STR(OP, input),	       STR(OP, labels),		  I64(OP, timeout_ms),	   I64(OP, max_rows),
-	I64(OP, max_bytes),    I64(OP, priority),      I64(OP, deadline),	  I64(OP, max_attempts),   BOOL(OP, at_most_once),
-	STR(OP, idempotency_key), STR(OP, request_digest), I64(OP, state),	  I64(OP, queue),	   I64(OP, rank),
-	I64(OP, due),	       I64(OP, attempt),       I64(OP, released),       ID(OP, instance),	  STR(OP, reason),	   STR(OP, error),
-	BOOL(OP, cancel_requested), I64(OP, events),	  I64(OP, created),	   I64(OP, leased_at),
-	I64(OP, started_at),   I64(OP, finished_at),
+	/* what was submitted stays as it is … */
+	KEY(OP, id),
+	CONST(account, PT_T_ID),
+	CONST(agent, PT_T_ID),
+	CONST(integration, PT_T_ID),
+	CONST(created_by, PT_T_ID),
+	CONST(type, PT_T_STR),
+	CONST(input_bytes, PT_T_I64),
+	CONST(labels, PT_T_STR),
+	CONST(timeout_ms, PT_T_I64),
+	CONST(max_rows, PT_T_I64),
+	CONST(max_bytes, PT_T_I64),
+	CONST(priority, PT_T_I64),
+	CONST(deadline, PT_T_I64),
+	CONST(max_attempts, PT_T_I64),
+	CONST(at_most_once, PT_T_BOOL),
+	CONST(idempotency_key, PT_T_STR),
+	CONST(request_digest, PT_T_STR),
+	CONST(retry, PT_T_STR),
+	CONST(rerun_of, PT_T_ID),
+	CONST(created, PT_T_I64),
+	/* … and this changes */
+	I64(OP, state),
+	I64(OP, queue),
+	I64(OP, rank),
+	I64(OP, due),
+	I64(OP, attempt),
+	I64(OP, released),
+	ID(OP, instance),
+	STR(OP, reason),
+	STR(OP, error),
+	BOOL(OP, cancel_requested),
+	I64(OP, events),
+	STR(OP, timeline),
+	I64(OP, leased_at),
+	I64(OP, started_at),
+	I64(OP, finished_at),
 };
 SHAPE(operation)
 
@@ -61,48 +92,61 @@ FIELDS(lease) = { KEY(struct pt_rec_lease, instance), KEY(struct pt_rec_lease, o
 		  BOOL(struct pt_rec_lease, started), I64(struct pt_rec_lease, stop_at) };
 SHAPE(lease)
 
-FIELDS(event) = { KEY(struct pt_rec_event, operation), PT_F(struct pt_rec_event, seq, PT_T_I64, PT_KEY), I64(struct pt_rec_event, at),
-		  I64(struct pt_rec_event, attempt),   STR(struct pt_rec_event, event), STR(struct pt_rec_event, detail),
-		  ID(struct pt_rec_event, instance) };
-SHAPE(event)
+FIELDS(input) = { KEY(struct pt_rec_input, operation), STR(struct pt_rec_input, input) };
+SHAPE(input)
 
 FIELDS(result) = { KEY(struct pt_rec_result, operation), PT_F(struct pt_rec_result, attempt, PT_T_I64, PT_KEY),
 		   STR(struct pt_rec_result, head),	 PT_F(struct pt_rec_result, body, PT_T_BYTES, 0),
 		   STR(struct pt_rec_result, blob),	 I64(struct pt_rec_result, stored_at) };
 SHAPE(result)
 
+FIELDS(dead_letter) = { KEY(struct pt_rec_dead_letter, account), KEY(struct pt_rec_dead_letter, operation),
+			ID(struct pt_rec_dead_letter, agent), I64(struct pt_rec_dead_letter, state) };
+SHAPE(dead_letter)
 
+FIELDS(settlement) = { KEY(struct pt_rec_settlement, operation), STR(struct pt_rec_settlement, decision),
+		       STR(struct pt_rec_settlement, note),      STR(struct pt_rec_settlement, by_name),
+		       ID(struct pt_rec_settlement, by),         ID(struct pt_rec_settlement, rerun),
+		       I64(struct pt_rec_settlement, at) };
+SHAPE(settlement)
 
-#define TABLE(var, text, kind, ...)                                                                                          \
+#define TABLE(var, text, kind, more, ...)                                                                                    \
 	static const struct pt_index kind##_indexes[] = { __VA_ARGS__ };                                                     \
-	const struct pt_table var = { .name = text, .shape = &kind##_shape, .indexes = kind##_indexes, .n_indexes = PT_COUNT(kind##_indexes) }
+	const struct pt_table var = {                                                                                        \
+		.name = text, .shape = &kind##_shape, .indexes = kind##_indexes, .n_indexes = PT_COUNT(kind##_indexes), more \
+	}
+#define STEADY .steady = true
+#define LARGE  .small = false
+#define SMALL  .small = true
 
-const struct pt_table pt_accounts = { .name = "accounts", .shape = &account_shape };
-TABLE(pt_users, "users", user,
-      { .name = "users_by_name", .cols = { "account", "name" }, .unique = true });
-TABLE(pt_tokens, "tokens", token,
-      { .name = "tokens_by_hash", .cols = { "hash" }, .unique = true },
+const struct pt_table pt_accounts = { .name = "accounts", .shape = &account_shape, STEADY };
+TABLE(pt_users, "users", user, STEADY, { .name = "users_by_name", .cols = { "account", "name" }, .unique = true });
+TABLE(pt_tokens, "tokens", token, STEADY, { .name = "tokens_by_hash", .cols = { "hash" }, .unique = true },
       { .name = "tokens_by_user", .cols = { "account", "user" } });
-TABLE(pt_agents, "agents", agent,
-      { .name = "agents_by_name", .cols = { "account", "name" }, .unique = true });
-TABLE(pt_keys, "keys", key,
-      { .name = "keys_by_agent", .cols = { "agent" } });
-TABLE(pt_integrations, "integrations", integration,
+TABLE(pt_agents, "agents", agent, STEADY, { .name = "agents_by_name", .cols = { "account", "name" }, .unique = true });
+TABLE(pt_keys, "keys", key, STEADY, { .name = "keys_by_agent", .cols = { "agent" } });
+TABLE(pt_integrations, "integrations", integration, STEADY,
       { .name = "integrations_by_name", .cols = { "account", "name" }, .unique = true },
       { .name = "integrations_by_agent", .cols = { "agent" } });
-TABLE(pt_operations, "operations", operation,
-      { .name = "operations_by_queue", .cols = { "agent", "queue", "rank" } },
+/* Each change of an operation pays for every index that has one of the changed columns: hence so few, and sparse ones. */
+TABLE(pt_operations, "operations", operation, LARGE,
+      { .name = "operations_by_queue", .cols = { "agent", "queue", "rank" }, .sparse = "queue" }, /* not the ended ones */
       { .name = "operations_by_account", .cols = { "account", "id" } },
-      { .name = "operations_by_due", .cols = { "due" } },
-      { .name = "operations_by_idempotency", .cols = { "account", "idempotency_key" }, .unique = true });
-TABLE(pt_leases, "leases", lease,
-      { .name = "leases_by_until", .cols = { "until" } });
-const struct pt_table pt_events = { .name = "events", .shape = &event_shape };
-TABLE(pt_results, "results", result,
-      { .name = "results_by_blob", .cols = { "blob" } });
+      { .name = "operations_by_due", .cols = { "due" }, .sparse = "due" },
+      { .name = "operations_by_idempotency",
+	.cols = { "account", "idempotency_key" },
+	.unique = true,
+	.sparse = "idempotency_key" });
+const struct pt_table pt_inputs = { .name = "inputs", .shape = &input_shape };
+TABLE(pt_leases, "leases", lease, SMALL, { .name = "leases_by_until", .cols = { "until" } });
+TABLE(pt_results, "results", result, LARGE, { .name = "results_by_blob", .cols = { "blob" }, .sparse = "blob" });
 
-const struct pt_table *const pt_gateway_tables[] = { &pt_accounts,   &pt_users,	 &pt_tokens, &pt_agents, &pt_keys, &pt_integrations,
-						     &pt_operations, &pt_leases, &pt_events, &pt_results, NULL };
+const struct pt_table pt_dead_letters = { .name = "dead_letters", .shape = &dead_letter_shape };
+const struct pt_table pt_settlements = { .name = "settlements", .shape = &settlement_shape };
+
+const struct pt_table *const pt_gateway_tables[] = { &pt_accounts,     &pt_users,       &pt_tokens, &pt_agents, &pt_keys,
+						     &pt_integrations, &pt_operations,  &pt_inputs, &pt_leases, &pt_results,
+						     &pt_dead_letters, &pt_settlements, NULL };
 
 int pt_collect_id(void *list, void *rec)
 {

@@ -48,6 +48,8 @@ int pt_view_integration(struct pt_tx *tx, const struct pt_rec_integration *i, st
 
 /* --- operations --- */
 
+enum { COUNT_MAX = 1000, TEXT_MAX = 900 };
+
 struct ahead {
 	const char *self;
 	int64_t n;
@@ -57,70 +59,154 @@ static int count_ahead(void *arg, void *rec)
 {
 	struct ahead *a = arg;
 
-	if (strcmp(((struct pt_rec_operation *)rec)->id, a->self) == 0 || a->n == 1000)
+	if (strcmp(((struct pt_rec_operation *)rec)->id, a->self) == 0 || a->n == COUNT_MAX)
 		return 1;
 	a->n++;
 	return 0;
 }
 
-/* Why a queued operation waits, in the order in which a person would look. */
-static int why_queued(struct pt_gateway *g, struct pt_tx *tx, const struct pt_rec_operation *op, bool full, char *why, size_t size,
-		      struct pt_err *err)
+/* Operations of op's agent in this part of its queue, those in front of op only when it stands there; at most COUNT_MAX. */
+static int count_queue(struct pt_tx *tx, const struct pt_rec_operation *op, enum pt_queue queue, int64_t *ret, struct pt_err *err)
+{
+	struct ahead ahead = { .self = op->id };
+	struct pt_rec_operation m = { .queue = queue };
+	int rc;
+
+	pt_id_copy(m.agent, op->agent);
+	rc = pt_tx_scan(tx, &pt_operations, &(struct pt_scan) { .index = &pt_operations_by_queue, .match = &m, .n_eq = 2 },
+			count_ahead, &ahead, err);
+	*ret = ahead.n;
+	return rc;
+}
+
+static const char *plural(int64_t n)
+{
+	return n == 1 ? "" : "s";
+}
+
+/* An agent with a connected instance that runs the type: is there a slot? */
+static int why_no_slot(struct pt_tx *tx, const struct pt_rec_operation *op, const struct pt_rec_agent *a,
+		       const struct pt_presence_info *p, char *why, size_t size, struct pt_err *err)
+{
+	int64_t ahead, taken;
+	int rc = count_queue(tx, op, PT_QUEUE_READY, &ahead, err);
+
+	if (rc == 0)
+		rc = count_queue(tx, op, PT_QUEUE_LEASED, &taken, err);
+	if (rc < 0)
+		return rc;
+	if (taken == COUNT_MAX) /* more than are counted: as the instances last said */
+		taken = p->held;
+	if (taken < p->slots)
+		snprintf(why, size, "agent %s has a free slot: it goes out with the next exchange; %lld operation%s ahead",
+			 a->name, (long long)ahead, plural(ahead));
+	else
+		snprintf(why, size,
+			 "no free slot: all %lld slots of agent %s (%u connected instance%s) are taken; %lld operation%s ahead",
+			 (long long)p->slots, a->name, p->instances, plural(p->instances), (long long)ahead, plural(ahead));
+	return PT_OK;
+}
+
+/* Why an operation that is ready waits, in the order in which a person would look.  full: what takes a look at the queue, too. */
+static int why_ready(struct pt_gateway *g, struct pt_tx *tx, const struct pt_rec_operation *op, const struct pt_rec_agent *a,
+		     bool full, char *why, size_t size, struct pt_err *err)
+{
+	struct pt_presence_info p;
+	char when[32] = "";
+
+	pt_presence_of(g, a->id, &p);
+	if (!p.instances) {
+		if (p.last_seen)
+			pt_time_text(p.last_seen, when);
+		snprintf(why, size, "agent %s has no connected instance%s%s", a->name, p.last_seen ? "; last seen at " : "",
+			 when);
+		return PT_OK;
+	}
+	if (!p.slots) {
+		snprintf(why, size, "every connected instance of agent %s is stopping or takes no new work", a->name);
+		return PT_OK;
+	}
+	if (!pt_presence_runs(g, a->id, op->type)) {
+		snprintf(why, size, "no connected instance of agent %s runs operations of type %s", a->name, op->type);
+		return PT_OK;
+	}
+	if (full)
+		return why_no_slot(tx, op, a, &p, why, size, err);
+	if (tx->write && !op->attempt) /* the answer to a submit: perhaps it is handed out with this very commit */
+		snprintf(why, size, "accepted; agent %s has %u connected instance%s", a->name, p.instances, plural(p.instances));
+	else
+		snprintf(why, size, "waiting for a free slot or the next exchange of agent %s", a->name);
+	return PT_OK;
+}
+
+static int why_queued(struct pt_gateway *g, struct pt_tx *tx, const struct pt_rec_operation *op, bool full, char *why,
+		      size_t size, struct pt_err *err)
 {
 	pt_auto_rec(agent) a = { 0 };
-	struct pt_presence_info p;
-	struct ahead ahead = { .self = op->id };
-	struct pt_rec_operation m = { .queue = PT_QUEUE_READY };
-	char when[32];
+	const char *before = op->attempt && op->reason ? op->reason : "";
+	char now[400], when[32];
 	int rc;
 
 	pt_id_copy(a.id, op->agent);
 	rc = pt_tx_get(tx, &pt_agents, &a, err);
-	if (rc == PT_E_NOT_FOUND) {
-		snprintf(why, size, "its agent was deleted");
-		return PT_OK;
-	}
-	if (rc < 0)
+	if (rc < 0 && rc != PT_E_NOT_FOUND)
 		return rc;
-	pt_presence_of(g, a.id, &p);
-	if (!a.enabled) {
-		snprintf(why, size, "agent %s is disabled; enable it: postern ctl agents enable %s", a.name, a.name);
-		return PT_OK;
-	}
-	if (op->queue == PT_QUEUE_PARKED) {
-		pt_time_text(op->due, when);
-		snprintf(why, size, "attempt %lld ended without a result (%s); the next one starts at %s", (long long)op->attempt,
-			 op->reason ? op->reason : "lease lost", when);
-		return PT_OK;
-	}
-	if (!p.instances) {
-		if (p.last_seen)
-			pt_time_text(p.last_seen, when);
-		snprintf(why, size, "agent %s has no connected instance%s%s", a.name, p.last_seen ? "; last seen at " : "",
-			 p.last_seen ? when : "");
-		return PT_OK;
-	}
-	if (!full) {
-		snprintf(why, size, "waiting for a free slot");
-		return PT_OK;
-	}
-	pt_id_copy(m.agent, op->agent);
-	rc = pt_tx_scan(tx, &pt_operations, &(struct pt_scan){ .index = &pt_operations_by_queue, .match = &m, .n_eq = 2 }, count_ahead, &ahead,
-			err);
-	if (rc < 0)
+	pt_time_text(op->due, when);
+	if (rc == PT_E_NOT_FOUND)
+		snprintf(now, sizeof(now), "its agent was deleted");
+	else if (!a.enabled)
+		snprintf(now, sizeof(now), "agent %s is disabled; enable it: postern ctl agents enable %s", a.name, a.name);
+	else if (op->queue == PT_QUEUE_PARKED && op->due < op->deadline)
+		snprintf(now, sizeof(now), "next try at %s", when);
+	else if (op->queue == PT_QUEUE_PARKED)
+		snprintf(now, sizeof(now), "no time is left for another try before its deadline at %s", when);
+	else if ((rc = why_ready(g, tx, op, &a, full, now, sizeof(now), err)) < 0)
 		return rc;
-	if (!p.slots)
-		snprintf(why, size, "every connected instance of agent %s is stopping and takes no new work", a.name);
-	else
-		snprintf(why, size, "no free slot: all %lld slots of agent %s (%u connected instance%s) are taken; %lld operation%s ahead",
-			 (long long)p.slots, a.name, p.instances, p.instances == 1 ? "" : "s", (long long)ahead.n, ahead.n == 1 ? "" : "s");
+	snprintf(why, size, "%s%s%s", before, *before ? "; " : "", now);
 	return PT_OK;
+}
+
+/* Asked to stop: by whom, and until when. */
+static void why_stopping(const struct pt_rec_operation *op, const struct pt_rec_lease *l, char *why, size_t size)
+{
+	char since[32], until[32];
+
+	pt_time_text(l->stop_at, since);
+	pt_time_text(l->stop_at + PT_STOP_GRACE_MS, until);
+	snprintf(why, size, "attempt %lld on instance %s was asked to stop at %s (%s); it has until %s", (long long)op->attempt,
+		 op->instance, since, op->reason ? op->reason : "the deadline has passed", until);
+}
+
+static void why_leased(struct pt_gateway *g, const struct pt_rec_operation *op, const struct pt_rec_lease *l, char *why,
+		       size_t size)
+{
+	char lease[32], since[32], until[32], progress[80] = "";
+	int64_t rows, bytes;
+
+	pt_time_text(l->until, lease);
+	if (l->stop_at) {
+		why_stopping(op, l, why, size);
+	} else if (op->state == PT_OP_LEASED) {
+		pt_time_text(op->leased_at, since);
+		pt_time_text(op->leased_at + PT_START_MAX_MS, until);
+		snprintf(
+			why, size,
+			"attempt %lld is leased to instance %s since %s and has not started yet; it has until %s, lease until %s",
+			(long long)op->attempt, op->instance, since, until, lease);
+	} else {
+		pt_time_text(op->started_at, since);
+		if (pt_presence_progress(g, op->instance, op->id, &rows, &bytes) && (rows || bytes))
+			snprintf(progress, sizeof(progress), ", %lld rows and %lld bytes so far", (long long)rows,
+				 (long long)bytes);
+		snprintf(why, size, "attempt %lld runs on instance %s since %s%s; lease until %s", (long long)op->attempt,
+			 op->instance, since, progress, lease);
+	}
 }
 
 static int why(struct pt_gateway *g, struct pt_tx *tx, const struct pt_rec_operation *op, bool full, struct pt_buf *out, struct pt_err *err)
 {
-	char text[500] = "", when[32];
 	pt_auto_rec(lease) l = { 0 };
+	char text[TEXT_MAX] = "";
 	int rc = PT_OK;
 
 	switch ((enum pt_op_state)op->state) {
@@ -131,12 +217,12 @@ static int why(struct pt_gateway *g, struct pt_tx *tx, const struct pt_rec_opera
 	case PT_OP_RUNNING:
 		pt_id_copy(l.instance, op->instance);
 		pt_id_copy(l.operation, op->id);
-		if (pt_tx_get(tx, &pt_leases, &l, err) < 0)
+		rc = pt_tx_get(tx, &pt_leases, &l, err);
+		if (rc == PT_E_NOT_FOUND)
+			rc = PT_OK;
+		if (rc < 0 || !l.attempt)
 			break;
-		pt_time_text(l.until, when);
-		snprintf(text, sizeof(text), "attempt %lld %s instance %s, lease until %s%s", (long long)op->attempt,
-			 op->state == PT_OP_RUNNING ? "runs on" : "is leased to", op->instance, when,
-			 op->cancel_requested ? "; it was asked to stop" : "");
+		why_leased(g, op, &l, text, sizeof(text));
 		pt_jw_time(out, "lease_until", l.until);
 		break;
 	default:
@@ -146,19 +232,67 @@ static int why(struct pt_gateway *g, struct pt_tx *tx, const struct pt_rec_opera
 	return rc;
 }
 
-static int event_row(void *arg, void *rec)
+/* Of operations that need, or needed, a person. */
+static int settled_part(struct pt_tx *tx, const struct pt_rec_operation *op, struct pt_buf *out, struct pt_err *err)
 {
-	struct pt_rec_event *e = rec;
-	struct pt_buf *b = arg;
+	pt_auto_rec(settlement) s = { 0 };
+	int rc;
 
-	pt_jw_open(b, NULL, '{');
-	pt_jw_time(b, "at", e->at);
-	pt_jw_str(b, "event", e->event);
-	pt_jw_i64(b, "attempt", e->attempt);
-	pt_jw_str(b, "instance", e->instance);
-	pt_jw_str(b, "detail", e->detail);
-	pt_jw_close(b, '}');
-	return 0;
+	pt_id_copy(s.operation, op->id);
+	rc = pt_tx_get(tx, &pt_settlements, &s, err);
+	if (rc < 0 && rc != PT_E_NOT_FOUND)
+		return rc;
+	pt_jw_bool(out, "dead_letter", rc == PT_E_NOT_FOUND);
+	if (rc == PT_E_NOT_FOUND)
+		return PT_OK;
+	pt_jw_open(out, "settled", '{');
+	pt_jw_str(out, "decision", s.decision);
+	pt_jw_str(out, "note", s.note);
+	pt_jw_str(out, "by", s.by);
+	pt_jw_str(out, "by_name", s.by_name);
+	pt_jw_time(out, "at", s.at);
+	pt_jw_close(out, '}');
+	pt_jw_str(out, "rerun", s.rerun);
+	return PT_OK;
+}
+
+static int retry_part(const struct pt_rec_operation *op, struct pt_buf *out, struct pt_err *err)
+{
+	static char *lost[] = { (char *)(uintptr_t) "lost" };
+	struct pt_retry r = { 0 };
+	int rc = pt_retry_of(op, &r, err);
+
+	if (rc == 0) {
+		struct pt_retry shown = r;
+
+		if (!r.on.n)
+			shown.on = (struct pt_list) { lost, 1 };
+		pt_jw_key(out, "retry");
+		pt_shape_write(&pt_retry_shape, &shown, out);
+	}
+	pt_shape_release(&pt_retry_shape, &r);
+	return rc;
+}
+
+static void events_part(const struct pt_rec_operation *op, struct pt_buf *b)
+{
+	const char *at = op->timeline;
+	struct pt_event e;
+
+	pt_jw_open(b, "events", '[');
+	while (pt_timeline_next(&at, &e)) {
+		pt_jw_open(b, NULL, '{');
+		pt_jw_time(b, "at", e.at);
+		pt_jw_str(b, "event", e.event);
+		pt_jw_i64(b, "attempt", e.attempt);
+		pt_jw_str(b, "instance", e.instance);
+		if (e.detail) {
+			pt_jw_key(b, "detail");
+			pt_buf_add(b, e.detail, e.n_detail);
+		}
+		pt_jw_close(b, '}');
+	}
+	pt_jw_close(b, ']');
 }
 
 static int result_part(struct pt_tx *tx, const struct pt_rec_operation *op, struct pt_buf *out, struct pt_err *err)
@@ -170,7 +304,7 @@ static int result_part(struct pt_tx *tx, const struct pt_rec_operation *op, stru
 
 	pt_id_copy(r.operation, op->id);
 	rc = pt_tx_get(tx, &pt_results, &r, err);
-	if (rc == PT_E_NOT_FOUND) {
+	if (rc == PT_E_NOT_FOUND || (rc == 0 && !r.head)) {
 		pt_jw_raw(out, "error", op->error);
 		return PT_OK;
 	}
@@ -236,9 +370,15 @@ static int names(struct pt_tx *tx, const struct pt_rec_operation *op, struct pt_
 	return PT_OK;
 }
 
-static void full_part(const struct pt_rec_operation *op, struct pt_buf *out)
+static int full_part(struct pt_tx *tx, const struct pt_rec_operation *op, struct pt_buf *out, struct pt_err *err)
 {
-	pt_jw_raw(out, "input", op->input);
+	pt_auto_rec(input) in = { 0 };
+	int rc;
+
+	pt_id_copy(in.operation, op->id);
+	if ((rc = pt_tx_get(tx, &pt_inputs, &in, err)) < 0)
+		return rc;
+	pt_jw_raw(out, "input", in.input);
 	pt_jw_open(out, "limits", '{');
 	pt_jw_i64(out, "timeout_ms", op->timeout_ms);
 	pt_jw_i64(out, "max_rows", op->max_rows);
@@ -246,15 +386,16 @@ static void full_part(const struct pt_rec_operation *op, struct pt_buf *out)
 	pt_jw_close(out, '}');
 	pt_jw_str(out, "created_by", op->created_by);
 	pt_jw_str(out, "idempotency_key", op->idempotency_key);
+	return PT_OK;
 }
 
 int pt_view_operation(struct pt_gateway *g, struct pt_tx *tx, const struct pt_rec_operation *op, bool full, struct pt_buf *out,
 		      struct pt_err *err)
 {
-	struct pt_rec_event m = { 0 };
 	int64_t rows, bytes;
 	int rc;
 
+	(void)pt_buf_room(out, 1024); /* most need no more: grow once */
 	pt_buf_chr(out, '{');
 	pt_jw_str(out, "id", op->id);
 	pt_jw_str(out, "agent", op->agent);
@@ -270,6 +411,9 @@ int pt_view_operation(struct pt_gateway *g, struct pt_tx *tx, const struct pt_re
 	pt_jw_str(out, "delivery", op->at_most_once ? "at-most-once" : "at-least-once");
 	pt_jw_str(out, "instance", op->instance);
 	pt_jw_bool(out, "cancel_requested", op->cancel_requested);
+	pt_jw_str(out, "rerun_of", op->rerun_of);
+	if (pt_op_needs_person((enum pt_op_state)op->state) && (rc = settled_part(tx, op, out, err)) < 0)
+		return rc;
 	pt_jw_raw(out, "labels", op->labels);
 	pt_jw_time(out, "created_at", op->created);
 	pt_jw_time(out, "deadline_at", op->deadline);
@@ -283,13 +427,11 @@ int pt_view_operation(struct pt_gateway *g, struct pt_tx *tx, const struct pt_re
 		pt_jw_close(out, '}');
 	}
 	if (full) {
-		full_part(op, out);
+		if ((rc = full_part(tx, op, out, err)) < 0 || (rc = retry_part(op, out, err)) < 0)
+			return rc;
 		if (pt_op_terminal((enum pt_op_state)op->state) && (rc = result_part(tx, op, out, err)) < 0)
 			return rc;
-		pt_id_copy(m.operation, op->id);
-		pt_jw_open(out, "events", '[');
-		rc = pt_tx_scan(tx, &pt_events, &(struct pt_scan){ .match = &m, .n_eq = 1 }, event_row, out, err);
-		pt_jw_close(out, ']');
+		events_part(op, out);
 	}
 	pt_buf_chr(out, '}');
 	return rc < 0 ? rc : PT_OK;

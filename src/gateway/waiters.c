@@ -7,7 +7,10 @@
 #include <uthash.h>
 #include <utlist.h>
 
-enum { TICK_MS = 200 };
+enum {
+	TICK_MS = 200,
+	CROWDED_MS = 1000, /* longest wait on a connection that the server has no room for */
+};
 
 struct waiter {
 	struct pt_call *c;
@@ -100,7 +103,7 @@ void pt_wait_for(struct pt_call *c, const char *operation, int64_t ms)
 	pt_id_copy(id, operation);
 	pt_id_copy(w->operation, operation);
 	w->c = c;
-	w->until = pt_mono_ms() + ms;
+	w->until = pt_mono_ms() + (pt_http_crowded(c->req) && ms > CROWDED_MS ? CROWDED_MS : ms);
 	pt_http_hold(c->req, NULL, NULL); /* a client that left is answered into the void when its time is over */
 	pthread_mutex_lock(&ws->lock);
 	if (ws->drain) { /* the thread has ended */
