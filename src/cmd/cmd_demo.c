@@ -232,10 +232,8 @@ static int start_gateway(struct demo *d, struct pt_err *err)
 		rc = await(d, gateway_listens, START_MS, "the gateway's start", err);
 	if (rc >= 0)
 		rc = pt_ctl_api_open(&d->api, &(struct pt_ctl_target) { .url = d->url, .token_file = d->path[OWNER_TOKEN] }, err);
-	if (rc >= 0) {
-		pt_ctl_api_patience(d->api, 0); /* await() repeats, and watches the children meanwhile */
+	if (rc >= 0) /* without retry_ms: await() repeats, and watches the children meanwhile */
 		rc = await(d, gateway_ready, START_MS, "the gateway's readiness", err);
-	}
 	if (rc >= 0)
 		step("gateway", d->url);
 	return rc;

@@ -155,6 +155,8 @@ const struct pt_command pt_ctl_agents[] = {
 	PT_CTL_COMMAND("ctl agents create", agents_create, create_opts, "register an agent"),
 	PT_CTL_COMMAND("ctl agents list", agents_list, list_opts, "list agents"),
 	PT_CTL_COMMAND("ctl agents show", agents_show, agent_opts, "show an agent and its connected instances"),
+	PT_CTL_COMMAND("ctl agents logs", pt_ctl_agent_logs, pt_ctl_agent_logs_opts, "show what an agent's instances logged",
+		       .text = pt_ctl_logs_text),
 	PT_CTL_COMMAND("ctl agents enable", agents_enable, agent_opts, "let an agent have work"),
 	PT_CTL_COMMAND("ctl agents disable", agents_disable, agent_opts, "give an agent no more work; it stays connected"),
 	PT_CTL_COMMAND("ctl agents delete", agents_delete, delete_opts, "delete an agent, its keys and integrations"),

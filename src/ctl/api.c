@@ -1,4 +1,5 @@
 #include "ctl/api.h"
+#include "ctl/table.h"
 #include "base/clock.h"
 #include "net/backoff.h"
 #include "net/http_client.h"
@@ -7,7 +8,7 @@
 #include <stdio.h>
 #include <zstd.h>
 
-enum { CALL_MS = 90000, STALL_MS = 120000, PATIENCE_MS = 10000, SECRET_MAX = 16384 };
+enum { CALL_MS = 90000, STALL_MS = 120000, BACKOFF_BASE_MS = 200, BACKOFF_CAP_MS = 2000, SECRET_MAX = 16384 };
 
 struct pt_ctl_api {
 	struct pt_http_client *http;
@@ -15,7 +16,7 @@ struct pt_ctl_api {
 	char *authorization;
 	char *ca; /* of the login file */
 	int64_t patience_ms;
-	bool answered; /* something at this URL has spoken HTTP with us */
+	bool told; /* that a call is tried again */
 };
 
 static const struct pt_field login_fields[] = {
@@ -174,7 +175,7 @@ int pt_ctl_api_open(struct pt_ctl_api **ret, const struct pt_ctl_target *t, stru
 
 	if (!api)
 		return pt_fail_oom(err);
-	api->patience_ms = PATIENCE_MS;
+	api->patience_ms = t->retry_ms;
 	rc = t->url && (t->token || t->token_file)
 		     ? PT_OK
 		     : login_read(t, &l, err); /* a broken file stops nobody who needs nothing of it */
@@ -210,7 +211,8 @@ const char *pt_ctl_api_url(const struct pt_ctl_api *api)
 
 void pt_ctl_api_patience(struct pt_ctl_api *api, int64_t ms)
 {
-	api->patience_ms = ms;
+	if (api->patience_ms && api->patience_ms < ms)
+		api->patience_ms = ms;
 }
 
 void pt_ctl_answer_release(struct pt_ctl_answer *a)
@@ -285,11 +287,10 @@ static int call_once(struct pt_ctl_api *api, const struct pt_ctl_call *call, con
 	}
 	pt_buf_clear(&ret->text);
 	rc = pt_http_do(api->http, &http, err);
-	*retry_after_ms = http.retry_after_ms;
+	*retry_after_ms = pt_http_retry_after(&http);
 	ret->status = http.status;
 	if (rc < 0)
 		return rc == PT_E_CANCELLED || rc == PT_E_TOO_LARGE ? rc : unreachable(api, rc, err);
-	api->answered = true;
 	if (http.status >= 300)
 		return refused(api, &http, &ret->text, err);
 	if (!ret->text.len)
@@ -302,17 +303,58 @@ static int call_once(struct pt_ctl_api *api, const struct pt_ctl_call *call, con
 	return PT_OK;
 }
 
-static bool passing(enum pt_code code)
+/* Trying again, as long as it makes sense. */
+struct again {
+	struct pt_ctl_api *api;
+	struct pt_backoff backoff;
+	int64_t end;     /* pt_mono_ms() */
+	bool repeatable; /* also when it may have been done already */
+	const struct pt_cancel *cancel;
+};
+
+static struct again again_begin(struct pt_ctl_api *api, bool repeatable, const struct pt_cancel *cancel)
 {
-	return code == PT_E_CONNECTION_LOST || code == PT_E_CONNECT || code == PT_E_UNAVAILABLE || code == PT_E_TIMEOUT ||
-	       code == PT_E_LIMIT || code == PT_E_PROXY;
+	return (struct again) { .api = api,
+				.backoff = PT_BACKOFF_INIT(BACKOFF_BASE_MS, BACKOFF_CAP_MS, 0),
+				.end = pt_mono_ms() + api->patience_ms,
+				.repeatable = repeatable,
+				.cancel = cancel };
+}
+
+static bool passing(const struct again *a, enum pt_code code)
+{
+	if (code == PT_E_CONNECT) /* nothing was sent */
+		return true;
+	return a->repeatable && (code == PT_E_CONNECTION_LOST || code == PT_E_UNAVAILABLE || code == PT_E_TIMEOUT ||
+				 code == PT_E_LIMIT || code == PT_E_PROXY);
+}
+
+/* After a failure in err: 0 when it is time to try again, else what to give up with. */
+static int again_wait(struct again *a, int64_t retry_after_ms, struct pt_err *err)
+{
+	int64_t now = pt_mono_ms(), wait = pt_backoff_fail(&a->backoff, retry_after_ms);
+	struct pt_err late = { 0 };
+	char left[32];
+	int rc;
+
+	if (!passing(a, err->code) || now + wait >= a->end)
+		return err->code;
+	if (!a->api->told) {
+		pt_time_span(a->end - now, left);
+		fprintf(stderr, "%s\nTrying again for %s (--retry-for).\n", err->msg, left);
+	}
+	a->api->told = true;
+	rc = pt_cancel_poll(a->cancel, -1, 0, (int)wait, &late);
+	if (rc == PT_E_TIMEOUT)
+		return PT_OK;
+	*err = late; /* cancelled while waiting */
+	return rc;
 }
 
 int pt_ctl_call(struct pt_ctl_api *api, const struct pt_ctl_call *call, struct pt_ctl_answer *ret, struct pt_err *err)
 {
-	bool again = strcmp(call->method, "GET") == 0 || call->idempotency_key;
-	struct pt_backoff backoff = PT_BACKOFF_INIT(200, 2000, 0);
-	int64_t end = pt_mono_ms() + api->patience_ms;
+	bool repeatable = call->repeatable || strcmp(call->method, "GET") == 0 || call->idempotency_key;
+	struct again again = again_begin(api, repeatable, call->cancel);
 	pt_auto_buf body = PT_BUF_INIT(16u << 20);
 	int rc;
 
@@ -324,20 +366,15 @@ int pt_ctl_call(struct pt_ctl_api *api, const struct pt_ctl_call *call, struct p
 	json_decref(ret->doc);
 	ret->doc = NULL;
 	for (;;) {
-		int64_t retry_after = -1, wait;
-		struct pt_err late;
+		int64_t retry_after = 0;
 
 		rc = call_once(api, call, &body, ret, &retry_after, err);
-		if (rc >= 0 || !again || !passing((enum pt_code)rc) || (!api->answered && rc != PT_E_CONNECTION_LOST))
+		if (rc < 0)
+			rc = again_wait(&again, retry_after, err);
+		else
 			return rc;
-		wait = pt_backoff_fail(&backoff, retry_after);
-		if (pt_mono_ms() + wait >= end)
+		if (rc < 0)
 			return rc;
-		rc = pt_cancel_poll(call->cancel, -1, 0, (int)wait, &late);
-		if (rc != PT_E_TIMEOUT) { /* cancelled while waiting */
-			*err = late;
-			return rc;
-		}
 	}
 }
 
@@ -375,7 +412,7 @@ struct stream {
 	int (*on_data)(void *arg, const char *p, size_t n, struct pt_err *err);
 	void *arg;
 	ZSTD_DStream *zstd;
-	bool compressed, open_frame;
+	bool compressed, open_frame, begun;
 	char *out;
 };
 
@@ -393,6 +430,7 @@ static int stream_data(void *arg, const char *data, size_t n, struct pt_err *err
 	ZSTD_inBuffer in = { data, n, 0 };
 	bool full = false; /* the decoder may hold more than fitted into out */
 
+	s->begun = true;
 	if (!s->compressed)
 		return s->on_data(s->arg, data, n, err);
 	if (!s->zstd && !(s->zstd = ZSTD_createDStream()))
@@ -427,10 +465,13 @@ int pt_ctl_stream(struct pt_ctl_api *api, const char *path,
 				     .arg = &s,
 				     .on_header = stream_header,
 				     .stall_timeout_ms = STALL_MS };
+	struct again again = again_begin(api, true, NULL);
 	int rc = s.out ? join_url(api, path, &url, err) : pt_fail_oom(err);
+	bool more = rc >= 0;
 
-	if (rc >= 0) {
-		http.url = url.p;
+	http.url = url.p;
+	while (more) {
+		pt_buf_clear(&refusal);
 		rc = pt_http_do(api->http, &http, err);
 		if (rc == PT_E_CONNECTION_LOST || rc == PT_E_CONNECT || rc == PT_E_TIMEOUT)
 			rc = unreachable(api, rc, err);
@@ -438,6 +479,7 @@ int pt_ctl_stream(struct pt_ctl_api *api, const char *path,
 			rc = refused(api, &http, &refusal, err);
 		else if (rc >= 0 && s.open_frame)
 			rc = pt_fail(err, PT_E_CONNECTION_LOST, "the result ends early");
+		more = rc < 0 && !s.begun && (rc = again_wait(&again, pt_http_retry_after(&http), err)) == 0;
 	}
 	ZSTD_freeDStream(s.zstd);
 	free(s.out);

@@ -8,6 +8,7 @@
 struct pt_ctl_target {
 	const char *url, *token_file, *token, *ca, *config;
 	const char *https_proxy, *http_proxy, *no_proxy;
+	int64_t retry_ms; /* how long a call is tried again while the gateway is away, 0 = not at all */
 };
 struct pt_ctl_api;
 
@@ -30,14 +31,15 @@ struct pt_ctl_answer {
 void pt_ctl_answer_release(struct pt_ctl_answer *a);
 #define pt_auto_answer pt_auto(pt_ctl_answer_release) struct pt_ctl_answer
 
-/* One call.  path begins with "/api/v1" or is complete as given.  body NULL = none.  A GET, or a call with an idempotency key, is
- * repeated with backoff when the connection is lost or the gateway says that it is not available, for about patience_ms (of
- * the api, 10 s at first); when nothing has answered yet it is not: a wrong URL should show at once.  An answer of 400 and above is
- * an error. */
+/* One call.  path begins with "/api/v1" or is complete as given.  body NULL = none.  A call that could not connect is tried again
+ * with backoff for the target's retry_ms; so is a GET, or one with an idempotency key or repeatable, when its answer is lost or
+ * says 429 or 503 (Retry-After is obeyed).  The first time this is said on standard error: a wrong URL should show at once.  An
+ * answer of 400 and above is an error. */
 struct pt_ctl_call {
 	const char *method, *path;
 	const json_t *body;
 	const char *idempotency_key;
+	bool repeatable; /* doing it twice does no more than doing it once */
 	const struct pt_cancel *cancel;
 };
 int pt_ctl_call(struct pt_ctl_api *api, const struct pt_ctl_call *call, struct pt_ctl_answer *ret,
@@ -47,10 +49,10 @@ int pt_ctl_get_path(struct pt_ctl_api *api, struct pt_ctl_answer *ret, struct pt
 /* POST body, whose reference is taken; key: the call's idempotency key, NULL = none. */
 int pt_ctl_post(struct pt_ctl_api *api, const char *path, json_t *body, const char *key, struct pt_ctl_answer *ret,
 		struct pt_err *err) PT_MUSTCHECK;
-/* Repeat for this long from now on: for commands that wait anyway. */
+/* Try again for at least this long from now on, if at all: for commands that wait anyway. */
 void pt_ctl_api_patience(struct pt_ctl_api *api, int64_t ms);
 
-/* GET a body of any size, decoded (zstd), in pieces.  Not repeated. */
+/* GET a body of any size, decoded (zstd), in pieces.  Tried again as a call is, until its first piece. */
 int pt_ctl_stream(struct pt_ctl_api *api, const char *path,
 		  int (*on_data)(void *arg, const char *p, size_t n, struct pt_err *err), void *arg,
 		  struct pt_err *err) PT_MUSTCHECK;

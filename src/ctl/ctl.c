@@ -38,10 +38,23 @@ int pt_ctl_say(struct pt_err *err, const char *fmt, ...)
 	return pt_ctl_out(&b, err);
 }
 
+char *pt_ctl_dumps(const json_t *doc, size_t flags)
+{
+	char *text = json_dumps(doc, flags | JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
+	json_t *back = text ? json_loads(text, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL) : NULL;
+	bool same = back && json_equal(back, doc);
+
+	json_decref(back);
+	if (same)
+		return text;
+	free(text);
+	return json_dumps(doc, flags | JSON_ENCODE_ANY);
+}
+
 int pt_ctl_out_json(const struct pt_ctl_answer *a, struct pt_err *err)
 {
 	pt_auto_buf b = PT_BUF_INIT(SIZE_MAX);
-	char *pretty = isatty(STDOUT_FILENO) && a->doc ? json_dumps(a->doc, JSON_INDENT(2)) : NULL;
+	char *pretty = isatty(STDOUT_FILENO) && a->doc ? pt_ctl_dumps(a->doc, JSON_INDENT(2)) : NULL;
 
 	if (pretty)
 		pt_buf_str(&b, pretty);
@@ -193,7 +206,9 @@ int pt_ctl_act(const struct pt_ctl_conf *c, struct pt_ctl_api *api, const char *
 	pt_auto_answer a = PT_CTL_ANSWER_INIT;
 	char done[1024];
 	va_list ap;
-	int rc = pt_ctl_call(api, &(struct pt_ctl_call) { .method = method, .path = path }, &a, err);
+	int rc = pt_ctl_call(api,
+			     &(struct pt_ctl_call) { .method = method, .path = path, .repeatable = strcmp(method, "POST") == 0 },
+			     &a, err); /* the second DELETE would not find what the first has deleted */
 
 	if (rc < 0)
 		return rc;

@@ -34,7 +34,9 @@ extern const char *const pt_ctl_outputs[];
 		PT_O(st, c.target.http_proxy, "http-proxy", PT_OPT_STR, .flags = PT_OPT_STD_ENV | PT_OPT_SECRET,                 \
 		     .env = "HTTP_PROXY", .value = "URL", .help = "proxy for http:// gateways"),                                 \
 		PT_O(st, c.target.no_proxy, "no-proxy", PT_OPT_STR, .flags = PT_OPT_STD_ENV, .env = "NO_PROXY", .value = "LIST", \
-		     .help = "hosts, .domains and networks to reach without a proxy")
+		     .help = "hosts, .domains and networks to reach without a proxy"),                                           \
+		PT_O(st, c.target.retry_ms, "retry-for", PT_OPT_DURATION, .def = "30s", .value = "TIME", .min = 0,               \
+		     .max = 24 * 3600 * 1000, .help = "try again for so long while the gateway is away; 0 is not at all")
 
 #define PT_CTL_OPTS(st)                                                                                      \
 	PT_O(st, c.output, "output", PT_OPT_ENUM, .letter = 'o', .flags = PT_OPT_NO_ENV, .def = "table",     \
@@ -62,6 +64,8 @@ static inline bool pt_ctl_json(const struct pt_ctl_conf *c)
 /* Standard output, all of it.  A reader that has gone (EPIPE) is an error with err->sys == EPIPE. */
 int pt_ctl_out(const struct pt_buf *b, struct pt_err *err) PT_MUSTCHECK;
 int pt_ctl_say(struct pt_err *err, const char *fmt, ...) PT_PRINTF(2, 3) PT_MUSTCHECK;
+/* JSON text whose numbers read as they came: 0.1, not 0.10000000000000001, unless they need all digits.  Free it; NULL: no memory. */
+char *pt_ctl_dumps(const json_t *doc, size_t flags);
 /* The API's answer: its own bytes, or indented when standard output is a terminal. */
 int pt_ctl_out_json(const struct pt_ctl_answer *a, struct pt_err *err) PT_MUSTCHECK;
 
@@ -104,6 +108,12 @@ int pt_ctl_outcome(const json_t *op, struct pt_err *err) PT_MUSTCHECK;
  * terminal, jsonl elsewhere. */
 int pt_ctl_result(struct pt_ctl_api *api, const json_t *op, const char *format, struct pt_err *err) PT_MUSTCHECK;
 extern const char *const pt_ctl_formats[];
+
+/* --- log lines (logs.c): rows of the groups agents and operations --- */
+int pt_ctl_operation_logs(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err);
+int pt_ctl_agent_logs(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err);
+extern const struct pt_opt pt_ctl_operation_logs_opts[12], pt_ctl_agent_logs_opts[14];
+extern const char pt_ctl_logs_text[];
 
 /* The groups of commands, each ended by a row without a name. */
 extern const struct pt_command pt_ctl_users[], pt_ctl_tokens[], pt_ctl_agents[], pt_ctl_keys[], pt_ctl_integrations[],

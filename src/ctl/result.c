@@ -169,7 +169,7 @@ static int stream_rows(struct pt_ctl_api *api, const json_t *result, struct sink
 static int document(const json_t *doc, struct pt_err *err)
 {
 	pt_auto_buf out = PT_BUF_INIT(64u << 20);
-	char *text = json_dumps(doc, JSON_ENCODE_ANY | (isatty(STDOUT_FILENO) ? JSON_INDENT(2) : JSON_COMPACT));
+	char *text = pt_ctl_dumps(doc, isatty(STDOUT_FILENO) ? JSON_INDENT(2) : JSON_COMPACT);
 
 	if (!text)
 		return pt_fail_oom(err);

@@ -50,8 +50,10 @@ static int make_input(const struct pt_ctl_run *s, json_t **ret, struct pt_err *e
 	pt_auto_buf text = PT_BUF_INIT(TEXT_MAX);
 	int rc;
 
-	if (s->sql && s->input)
-		return pt_fail(err, PT_E_INVALID, "--sql and --input exclude each other");
+	if (s->sql && s->input) {
+		(void)pt_fail(err, PT_E_INVALID, "--sql and --input exclude each other");
+		return pt_hint(err, "--sql STATEMENT is short for --type query --input '{\"sql\": \"STATEMENT\"}'");
+	}
 	if (!s->sql && (s->params.n || s->write))
 		return pt_fail(err, PT_E_INVALID, "--param and --write belong to --sql");
 	if (s->sql)
@@ -97,6 +99,22 @@ static void add_text(json_t *to, const char *member, const char *v)
 		(void)json_object_set_new(to, member, json_string(v));
 }
 
+static void add_retry(const struct pt_ctl_run *s, json_t *body)
+{
+	json_t *retry = json_object(), *on = json_array();
+
+	add_number(retry, "backoff_ms", s->backoff_ms);
+	add_number(retry, "max_backoff_ms", s->max_backoff_ms);
+	for (size_t i = 0; i < s->retry_on.n; i++)
+		(void)json_array_append_new(on, json_string(s->retry_on.v[i]));
+	if (s->retry_on.n)
+		(void)json_object_set(retry, "on", on);
+	if (json_object_size(retry))
+		(void)json_object_set(body, "retry", retry);
+	json_decref(on);
+	json_decref(retry);
+}
+
 int pt_ctl_run_body(const struct pt_ctl_run *s, const char *key, json_t *body, struct pt_err *err)
 {
 	json_t *input = NULL, *limits = json_object();
@@ -117,6 +135,7 @@ int pt_ctl_run_body(const struct pt_ctl_run *s, const char *key, json_t *body, s
 	add_number(body, "priority", s->priority);
 	add_number(body, "deadline_s", s->deadline_ms == PT_CTL_UNSET ? PT_CTL_UNSET : (s->deadline_ms + 999) / 1000);
 	add_number(body, "max_attempts", s->max_attempts);
+	add_retry(s, body);
 	add_text(body, "delivery", s->at_most_once ? "at-most-once" : NULL);
 	return rc < 0 ? rc : add_labels(s, body, err);
 }
