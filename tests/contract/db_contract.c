@@ -1,52 +1,7 @@
 /* The contract of db/db.h, run on every backend: argument "mem" or "sqlite". */
 #include "db/writer.h"
-#include "../tap.h"
-#include "db_things.h"
-#include <ftw.h>
+#include "db_open.h"
 #include <pthread.h>
-#include <sys/stat.h>
-
-static char dir[64], url[128];
-static bool durable;
-static struct pt_err err;
-
-static struct pt_db *open_db(const struct pt_table *const *tables)
-{
-	struct pt_db *db = NULL;
-	int rc = pt_db_open(&db, url, tables, &err);
-
-	if (rc < 0)
-		printf("# open: %s\n", err.msg);
-	return db;
-}
-
-/* A database that holds nothing yet. */
-static struct pt_db *fresh(void)
-{
-	static int n;
-
-	snprintf(url, sizeof(url), durable ? "sqlite:%s/new/%d.db" : "mem:", dir, ++n);
-	return open_db(all_tables);
-}
-
-static struct pt_tx *begin(struct pt_db *db, bool write)
-{
-	struct pt_tx *tx = NULL;
-
-	if (pt_db_begin(db, write, &tx, &err) < 0)
-		printf("# begin: %s\n", err.msg);
-	pt_assert(tx);
-	return tx;
-}
-
-static int commit(struct pt_tx *tx)
-{
-	int rc = pt_tx_commit(tx, &err);
-
-	if (rc < 0)
-		printf("# commit: %s\n", err.msg);
-	return rc;
-}
 
 static int put(struct pt_tx *tx, const char *id, const char *owner, const char *name, int64_t rank)
 {
@@ -707,18 +662,9 @@ static void test_model(void)
 	pt_db_close(db);
 }
 
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-	return remove(path);
-}
-
 int main(int argc, char **argv)
 {
-	const char *tmp = getenv("TMPDIR");
-
-	durable = argc > 1 && strcmp(argv[1], "sqlite") == 0;
-	snprintf(dir, sizeof(dir), "%.30s/pt-db-XXXXXX", tmp ? tmp : "/tmp");
-	if (!mkdtemp(dir))
+	if (!start(argc, argv))
 		return 1;
 	test_open();
 	test_rows();
@@ -728,6 +674,5 @@ int main(int argc, char **argv)
 	test_threads();
 	test_writer();
 	test_model();
-	(void)nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS); /* a folder left in /tmp fails nobody */
-	return tap_end();
+	return end();
 }

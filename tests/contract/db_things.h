@@ -59,5 +59,45 @@ static const struct pt_field label_fields[] = {
 static const struct pt_shape label_shape = PT_SHAPE("label", struct label, label_fields);
 static const struct pt_table labels = { .name = "label", .shape = &label_shape };
 
-static const struct pt_table *const all_tables[] PT_UNUSED = { &things, &steps, &counters, &labels, NULL };
+/* What saves work: constant columns, sparse indexes, a small table, a steady table. */
+struct job {
+	char id[PT_ID_SIZE], owner[PT_ID_SIZE];
+	char *text, *tag;
+	int64_t queue, rank;
+	struct pt_bytes raw;
+};
+static const struct pt_field job_fields[] = {
+	PT_F(struct job, id, PT_T_ID, PT_KEY),       PT_F(struct job, owner, PT_T_ID, PT_CONST),
+	PT_F(struct job, text, PT_T_STR, PT_CONST),  PT_F(struct job, tag, PT_T_STR, 0),
+	PT_F(struct job, queue, PT_T_I64, 0),        PT_F(struct job, rank, PT_T_I64, 0),
+	PT_F(struct job, raw, PT_T_BYTES, PT_CONST),
+};
+static const struct pt_shape job_shape = PT_SHAPE("job", struct job, job_fields);
+static const struct pt_index job_indexes[] = {
+	{ .name = "by_queue", .cols = { "owner", "queue", "rank" }, .sparse = "queue" },
+	{ .name = "by_tag", .cols = { "owner", "tag" }, .unique = true, .sparse = "tag" },
+};
+static const struct pt_table tasks = {
+	.name = "job", .shape = &job_shape, .indexes = job_indexes, .n_indexes = 2, .small = true
+};
+
+struct person {
+	char id[PT_ID_SIZE];
+	char *name;
+	int64_t age;
+	bool here;
+};
+static const struct pt_field person_fields[] = {
+	PT_F(struct person, id, PT_T_ID, PT_KEY),
+	PT_F(struct person, name, PT_T_STR, 0),
+	PT_F(struct person, age, PT_T_I64, 0),
+	PT_F(struct person, here, PT_T_BOOL, 0),
+};
+static const struct pt_shape person_shape = PT_SHAPE("person", struct person, person_fields);
+static const struct pt_index person_indexes[] = { { .name = "by_name", .cols = { "name" }, .unique = true } };
+static const struct pt_table people = {
+	.name = "person", .shape = &person_shape, .indexes = person_indexes, .n_indexes = 1, .steady = true
+};
+
+static const struct pt_table *const all_tables[] PT_UNUSED = { &things, &steps, &counters, &labels, &tasks, &people, NULL };
 #endif

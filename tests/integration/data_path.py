@@ -2,10 +2,10 @@
 
 
 class DataPath:
-    def __init__(self, stack, *flags, env=None, pg=None):
+    def __init__(self, stack, *flags, agent_flags=None, env=None, pg=None):
         self.stack = stack
         self.gw = stack.gateway(*flags)
-        self.agent = stack.agent(self.gw, *flags, env=env)
+        self.agent = stack.agent(self.gw, *(flags if agent_flags is None else agent_flags), env=env)
         self.pg = pg or stack.postgres(name="data")
         self.gw.integration("pg", self.agent.key, "postgres", self.pg.connect_args())
 

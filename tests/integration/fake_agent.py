@@ -64,6 +64,12 @@ def head_of(instance, body=b"", status="succeeded", **more):
     return head
 
 
+def small(lease, instance, body=b"", status="succeeded", attempt=None, **more):
+    """A result as one of many (POST /agent/v1/results)."""
+    doc = {"operation": lease["operation"], "attempt": attempt or lease["attempt"], "head": head_of(instance, body, status, **more)}
+    return {**doc, "body": base64.b64encode(body).decode()} if body else doc
+
+
 class Instance:
     """One connection per thread is kept open, as agents do."""
 
@@ -130,3 +136,10 @@ class Instance:
         head = head_of(instance or self.id, body, status, **more)
         code, _, text = self.put_raw(lease["operation"], attempt or lease["attempt"], json.dumps(head).encode() + b"\n" + body)
         return code, json.loads(text)
+
+    def post(self, *results, expect=200):
+        """Deliver many small results; the answer's document."""
+        status, _, text = self.request("POST", "/agent/v1/results", json.dumps({"instance": self.id, "results": list(results)}),
+                                       {"Content-Type": "application/json"})
+        assert status == expect, (status, text)
+        return json.loads(text)

@@ -174,7 +174,7 @@ class Process:
 
     started = []  # every one, for the report of a failed test
 
-    def __init__(self, argv, home, name, env=None, user=None, cwd=None):
+    def __init__(self, argv, home, name, env=None, user=None, cwd=None, pass_fds=()):
         self.argv = [str(a) for a in argv]
         self.name = name
         self.log = pathlib.Path(home) / f"{name}.log"
@@ -183,7 +183,7 @@ class Process:
         with open(self.log, "ab") as log:
             self.popen = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=cwd or home,
                                           env=env if env is not None else clean_env(), preexec_fn=self._die_with_parent,
-                                          **account)
+                                          pass_fds=pass_fds, **account)
         self.pid = self.popen.pid
         Process.started.append(self)
 

@@ -170,9 +170,15 @@ def test_no_gateway_there(home, gw):
         s.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{s.getsockname()[1]}"
         begin = time.monotonic()
-        p = run(BIN, "ctl", "agents", "list", "--url", url, "--token-file", gw.token_file, env=clean_env(HOME=home), check=False)
-    assert p.returncode == 69 and f"cannot reach gateway at {url}" in p.stderr and "hint: " in p.stderr
-    assert time.monotonic() - begin < 3
+        list_agents = [BIN, "ctl", "agents", "list", "--url", url, "--token-file", gw.token_file]
+        p = run(*list_agents, "--retry-for", "0s", env=clean_env(HOME=home), check=False)
+        assert p.returncode == 69 and f"cannot reach gateway at {url}" in p.stderr and "hint: " in p.stderr
+        assert "--retry-for" not in p.stderr and time.monotonic() - begin < 3
+        p = run(*list_agents, "--retry-for", "2s", env=clean_env(HOME=home), check=False)
+        assert p.returncode == 69 and len(re.findall(r"Trying again for (?:2\.0|1\.\d) s \(--retry-for\)", p.stderr)) == 1, p.stderr
+        # a URL that is typed for the first time is rather wrong than away
+        p = run(BIN, "ctl", "login", "--url", url, env=clean_env(HOME=home), input=gw.token, check=False)
+        assert p.returncode == 69 and "--retry-for" not in p.stderr
 
 
 # --- users, tokens, agents, keys
@@ -312,6 +318,34 @@ def test_failures_have_exit_codes(shop, ctl):
     assert p.returncode == 66
     assert ctl("operations", "run", "--sql", "SELECT 1", check=False).returncode == 64
     assert ctl("integrations", "test", "shop").stdout.startswith("ok: shop answers (sqlite by agent ")
+
+
+def test_dead_letters(shop, ctl):
+    run_it = ("operations", "run", "--integration", "shop", "--sql", "SELECT absent", "--retry-on", "query_failed", "--max-attempts", "2",
+              "--backoff", "1ms", "--max-backoff", "2ms")
+    op = json.loads(ctl(*run_it, "--wait", "-o", "json", check=False).stdout)
+    assert op["state"] == "failed" and op["attempt"] == 2 and op["dead_letter"] is True
+    assert [e["event"] for e in op["events"]].count("attempt_failed") == 1
+    listed = ctl("operations", "dead-letters", "--agent", shop.key.agent).stdout
+    assert re.search(rf"{op['id']} +failed +query ", listed)
+    assert op["id"] in [d["id"] for d in json.loads(ctl("operations", "dead-letters", "-o", "json").stdout)["items"]]
+    assert "no dead letters" in ctl("operations", "dead-letters", "--type", "logs").stderr
+    p = ctl("operations", "settle", op["id"], check=False)
+    assert p.returncode == 64 and "--decision" in p.stderr
+    settle = ("operations", "settle", op["id"], "--decision", "rerun", "--note", "the column is there")
+    said = ctl(*settle).stdout
+    rerun = re.search(r"runs again as (op_\w+)", said).group(1)
+    assert ctl(*settle).stdout == said
+    p = ctl("operations", "settle", op["id"], "--decision", "done", check=False)
+    assert p.returncode == 65 and "was settled by owner already: rerun: the column is there" in p.stderr
+    shown = ctl("operations", "show", op["id"]).stdout
+    assert re.search(r"^state +failed$", shown, re.M) and re.search(r"^settled +rerun$", shown, re.M)
+    assert re.search(rf"^rerun +{rerun}$", shown, re.M) and re.search(r"^note +the column is there$", shown, re.M)
+    assert re.search(rf"^rerun of +{op['id']}$", ctl("operations", "show", rerun).stdout, re.M)
+    wait_until(lambda: json.loads(ctl("operations", "show", rerun, "-o", "json").stdout)["state"] == "failed", 20)
+    assert f"{rerun} is settled: abandon" in ctl("operations", "settle", rerun, "--decision", "abandon").stdout
+    listed = ctl("operations", "dead-letters", "--limit", "500").stdout
+    assert op["id"] not in listed and rerun not in listed
 
 
 def test_limits_and_documents(shop, ctl):

@@ -9,7 +9,7 @@ import urllib.parse
 
 import pytest
 
-from fake_agent import Held, Instance, head_of, new_id
+from fake_agent import Held, Instance, head_of, new_id, small
 from harness import request, wait_until
 
 NAMES = (f"n{n}" for n in range(10**6))
@@ -64,6 +64,14 @@ def leases_of(agent):
     return leases
 
 
+def dead_letter(gw, agent, **fields):
+    """An operation that has failed."""
+    op = operation(gw, **fields)
+    lease = next(x for x in leases_of(agent) if x["operation"] == op["id"])
+    assert agent.put(lease, status="failed")[0] == 200
+    return op
+
+
 def leased(gw, agent):
     op = operation(gw)
     return next(x for x in leases_of(agent) if x["operation"] == op["id"])
@@ -109,10 +117,20 @@ ENDPOINTS = {
     ("DELETE", "/api/v1/integrations/{id}"): lambda g, a: (f"/api/v1/integrations/{g.api('POST', '/integrations', integration(g))['id']}", None, 200),
     ("POST", "/api/v1/operations"): lambda g, a: ("/api/v1/operations", {"agent": "warehouse", "type": "health", "input": {}, "priority": 5,
                                                                        "labels": {"a": "b"}}, 201),
+    ("POST", "/api/v1/operations/batch"): lambda g, a: ("/api/v1/operations/batch", {"operations": [
+        {"agent": "warehouse", "type": "health", "input": {}, "priority": 5}, {"agent": "warehouse", "type": "health", "input": {}}]}, 200),
     ("GET", "/api/v1/operations"): lambda g, a: ("/api/v1/operations", None, 200),
     ("GET", "/api/v1/operations/{id}"): lambda g, a: (f"/api/v1/operations/{operation(g)['id']}", None, 200),
     ("GET", "/api/v1/operations/{id}/result"): lambda g, a: (f"/api/v1/operations/{finished(g, a)['id']}/result", None, 200),
     ("POST", "/api/v1/operations/{id}/cancel"): lambda g, a: (f"/api/v1/operations/{operation(g)['id']}/cancel", {"reason": "test"}, 200),
+    ("POST", "/api/v1/operations/{id}/settle"): lambda g, a: (f"/api/v1/operations/{dead_letter(g, a)['id']}/settle",
+                                                               {"decision": "done", "note": "by hand"}, 200),
+    ("GET", "/api/v1/operations/{id}/logs"): lambda g, a: (f"/api/v1/operations/{operation(g)['id']}/logs", None, 200),
+    ("GET", "/api/v1/agents/{id}/logs"): lambda g, a: ("/api/v1/agents/warehouse/logs", None, 200),
+    ("POST", "/agent/v1/logs"): lambda g, a: ("/agent/v1/logs", {"instance": a.id, "lines": [
+        {"seq": 1, "at": 1763654400000, "level": "info", "msg": "hello", "fields": {"a": "b"}}]}, 200),
+    ("POST", "/agent/v1/results"): lambda g, a: ("/agent/v1/results", {"instance": a.id, "results": [
+        small(lease := leased(g, a), a.id), small(lease, a.id)]}, 200),
     ("GET", "/agent/v1/ping"): lambda g, a: ("/agent/v1/ping", None, 200),
     ("POST", "/agent/v1/exchange"): lambda g, a: ("/agent/v1/exchange", Instance(g, a.key, slots=0).said(), 200),
     ("PUT", "/agent/v1/operations/{id}/attempts/{n}/result"): lambda g, a: (
@@ -334,8 +352,10 @@ def wrong_paths(template, path, rng):
     query = ["zz=1", "=", "a", "wait", "%zz=1", "limit=%", "a=b&a=b", "\x7f=1", "zz=" + "x" * 3000, "%00=1", "zz[]=1", "&&zz"]
     values = {"limit": ["0", "-1", "501", "x", "1e3", "", "9" * 30, "1.5", "0x10"], "wait": ["-1", "61", "x", "", "1.5", "9" * 30],
               "state": ["", "QUEUED", "done", "x" * 300], "agent": ["", "no-such-agent", "x" * 300, "ag_" + "0" * 26],
-              "before": ["x", "op_", "op_" + "x" * 26 + "x", "ag_" + "0" * 26, "x" * 300], "force": ["1", "yes", "", "TRUE", "truex"]}
-    own = {"/api/v1/operations": ["limit", "state", "agent", "before"], "/api/v1/operations/{id}": ["wait"],
+              "dead_letter": ["", "1", "yes", "TRUE", "truex"], "before": ["x", "op_", "op_" + "x" * 26 + "x", "ag_" + "0" * 26, "x" * 300],
+              "force": ["1", "yes", "", "TRUE", "truex"], "after": ["-1", "x", "", "1.5", "9" * 30], "level": ["", "INFO", "fatal", "x" * 300]}
+    own = {"/api/v1/operations": ["limit", "state", "agent", "before", "dead_letter"], "/api/v1/operations/{id}": ["wait"],
+           "/api/v1/operations/{id}/logs": ["after", "limit", "wait"], "/api/v1/agents/{id}/logs": ["after", "limit", "level", "wait"],
            "/api/v1/agents/{id}": ["force"]}
     for q in query:
         yield f"{path}?{q}"
@@ -387,7 +407,7 @@ def malformed(method, template, path, body, spec, auth, rng):
     if "{id}" in template:
         yield from (("id", http(method, u, text, auth)) for u in first_ones(30, wrong_ids(template, rng)))
     if schema:
-        limit = {"/api/v1/operations": 2 << 20, "/agent/v1/exchange": 1 << 20}.get(template, 64 << 10)
+        limit = {"/api/v1/operations": 2 << 20, "/api/v1/operations/batch": 4 << 20, "/agent/v1/exchange": 1 << 20, "/agent/v1/logs": 256 << 10, "/agent/v1/results": 2 << 20}.get(template, 64 << 10)
         yield "huge", http(method, path, b" " * limit + text, auth)
         documents = wrong_documents(schema, body, rng)
         for doc in first_ones(230, documents):

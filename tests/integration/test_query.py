@@ -234,6 +234,17 @@ def test_read_only_unless_mode_write(env):
     assert env.pg.sql("SELECT id FROM ledger") == [(1,)]
 
 
+def test_a_statement_that_writes_sees_its_operation_and_attempt(env):
+    env.pg.sql("CREATE TABLE seen (operation text PRIMARY KEY, attempt int); ALTER TABLE seen OWNER TO app")
+    insert = ("INSERT INTO seen VALUES (current_setting('postern.operation'), current_setting('postern.attempt')::int) "
+              "ON CONFLICT (operation) DO NOTHING")
+    ops = [env.query(insert, mode="write") for _ in range(2)]
+    assert env.pg.sql("SELECT operation, attempt FROM seen ORDER BY 1") == sorted((op["id"], 1) for op in ops)
+    # a reader needs no token, and none is left behind in the session
+    op = env.query("SELECT coalesce(nullif(current_setting('postern.operation', true), ''), 'none')")
+    assert env.gw.rows(op) == [["none"]]
+
+
 # --- SQLite
 
 def test_sqlite(env):

@@ -93,9 +93,15 @@ static void conf_for(struct test_agent *t, const struct fake *f, const char *dir
 	snprintf(t->token, sizeof(t->token), "%s/token.json", dir);
 	snprintf(t->spool, sizeof(t->spool), "%s/spool", dir);
 	write_key(t->token, "key_1", "pts_1");
-	t->conf = (struct pt_agent_conf){ .gateway_url = t->url, .token_file = t->token, .slots = 4, .publishers = 2,
-					  .spool_dir = t->spool, .spool_max_bytes = 64 << 20, .listen = "127.0.0.1:0",
-					  .credential_dirs = "/nowhere", .stop_timeout_ms = 4000 };
+	t->conf = (struct pt_agent_conf) { .gateway_url = t->url,
+					   .token_file = t->token,
+					   .slots = 4,
+					   .publishers = 2,
+					   .spool_dir = t->spool,
+					   .spool_max_bytes = 64 << 20,
+					   .listen = "127.0.0.1:0",
+					   .credential_dirs = "/nowhere",
+					   .stop_timeout_ms = 6000 };
 }
 
 static void agent_begin(struct test_agent *t)

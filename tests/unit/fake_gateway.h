@@ -30,7 +30,16 @@ struct fake {
 	bool disabled, drain;
 	int64_t skew_ms;
 	int exchange_status, put_status; /* 0 = 200 */
+	const char *retry_after;         /* beside them; NULL = none */
+	int spread_ms;
 	bool foreign;                    /* put_status is somebody else's answer */
+	bool many;                       /* takes many results at once; false: an older gateway, 404 */
+	int many_status;                 /* of the whole answer to them, 0 = 200 */
+	int item_status[PT_RESULTS_MAX]; /* of the items of the next such answer, 0 = 200 */
+	bool item_foreign;               /* without a code that we know */
+	bool many_odd;                   /* one item too many */
+	int logs_status;                 /* 0 = 200 */
+	const char *logs_refuse;         /* 400 for a batch with this text */
 	char want_auth[200];             /* 401 for any other Authorization, "" = take all */
 
 	/* what was heard */
@@ -40,27 +49,35 @@ struct fake {
 	int puts_at_goodbye;
 	char released[2000];             /* "op:attempt " of all exchanges */
 	struct fake_put puts[FAKE_MAX];  /* all, also those not accepted */
-	int n_puts, accepted;
+	int n_puts, accepted;            /* results that came together are among them */
+	int n_posts, n_posted;           /* requests with many results; results in those that were taken as a whole */
+	size_t most_posted;
+	int log_posts;
+	struct pt_buf logs; /* "instance:seq:msg " of what was accepted */
 
 	struct pt_http_req *held;
 	int64_t held_until;
 };
 
+static inline const char *fake_code(int status)
+{
+	return status == 401   ? "unauthenticated"
+	       : status == 400 ? "invalid_request"
+	       : status == 404 ? "not_found"
+	       : status == 409 ? "stale_attempt"
+	       : status == 413 ? "too_large"
+			       : "internal";
+}
+
 /* foreign: an answer of somebody between (an ingress without its backend, a proxy), not of a gateway. */
 static inline void fake_error(struct pt_http_req *r, int status, bool foreign)
 {
 	pt_auto_buf b = PT_BUF_INIT(1000);
-	const char *code = status == 401   ? "unauthenticated"
-			   : status == 400 ? "invalid_request"
-			   : status == 404 ? "not_found"
-			   : status == 409 ? "stale_attempt"
-			   : status == 413 ? "too_large"
-					   : "internal";
-
 	if (foreign)
 		pt_buf_str(&b, "{\"message\": \"default backend\"}");
 	else
-		pt_buf_fmt(&b, "{\"error\": {\"code\": \"%s\", \"message\": \"as told\", \"retryable\": false}}", code);
+		pt_buf_fmt(&b, "{\"error\": {\"code\": \"%s\", \"message\": \"as told\", \"retryable\": false}}",
+			   fake_code(status));
 	pt_http_reply_json(r, status, &b);
 }
 
@@ -76,9 +93,9 @@ static inline void fake_answer(struct fake *f, struct pt_http_req *r)
 
 	pt_buf_fmt(&b,
 		   "{\"leases\": [%s], \"cancels\": [%s], \"drops\": [%s], \"enabled\": %s, \"drain\": %s, \"lease_ms\": 60000,"
-		   " \"server_time\": %lld, \"agent\": \"ag_1\", \"agent_name\": \"warehouse\"}",
+		   " \"server_time\": %lld, \"spread_ms\": %d, \"agent\": \"ag_1\", \"agent_name\": \"warehouse\"}",
 		   f->leases.p, f->cancels.p, f->drops.p, f->disabled ? "false" : "true", f->drain ? "true" : "false",
-		   (long long)(pt_wall_ms() + f->skew_ms));
+		   (long long)(pt_wall_ms() + f->skew_ms), f->spread_ms);
 	pt_buf_clear(&f->leases);
 	pt_buf_clear(&f->cancels);
 	pt_buf_clear(&f->drops);
@@ -122,6 +139,8 @@ static inline void fake_exchange(struct pt_http_req *r, void *ctx)
 		int status = f->exchange_status ? f->exchange_status : 401;
 
 		f->exchanges++;
+		if (f->retry_after)
+			pt_http_set_header(r, "Retry-After", f->retry_after);
 		pthread_cond_broadcast(&f->changed);
 		pthread_mutex_unlock(&f->lock);
 		fake_error(r, status, false);
@@ -152,7 +171,7 @@ static inline void fake_exchange(struct pt_http_req *r, void *ctx)
 	}
 	old = f->held;
 	f->held = NULL;
-	if (fake_has_news(f) || !q.wait_ms || f->drain) {
+	if (fake_has_news(f) || !q.wait_ms || f->drain || f->spread_ms) {
 		fake_answer(f, r);
 	} else {
 		f->held = r;
@@ -245,6 +264,8 @@ static inline void fake_put_end(struct pt_http_req *r, void *ctx)
 	pthread_mutex_lock(&f->lock);
 	status = !fake_auth(f, r) ? 401 : f->put_status ? f->put_status : 200;
 	foreign = f->foreign;
+	if (status != 200 && f->retry_after)
+		pt_http_set_header(r, "Retry-After", f->retry_after);
 	p = &f->puts[f->n_puts++ % FAKE_MAX];
 	snprintf(p->operation, sizeof(p->operation), "%s", pt_http_param(r, "id"));
 	p->attempt = atoll(pt_http_param(r, "n"));
@@ -270,6 +291,112 @@ static inline void fake_put_abort(struct pt_http_req *r, void *ctx)
 {
 }
 
+/* One of many; under the lock. */
+static inline void fake_item(struct fake *f, const json_t *j, int status, struct pt_buf *b)
+{
+	struct pt_small_result in = { 0 };
+	struct pt_result_head h = { 0 };
+	struct pt_err err;
+	struct fake_put *p = &f->puts[f->n_puts++ % FAKE_MAX];
+
+	if (pt_shape_decode(&pt_small_result_shape, j, &in, &err) < 0 ||
+	    pt_shape_decode(&pt_result_head_shape, in.head, &h, &err) < 0) {
+		printf("Bail out! bad small result: %s\n", err.msg);
+		exit(1);
+	}
+	*p = (struct fake_put) { .attempt = in.attempt,
+				 .bytes = (long long)in.body.n,
+				 .whole = (int64_t)in.body.n == h.body_size };
+	snprintf(p->operation, sizeof(p->operation), "%s", in.operation);
+	snprintf(p->status, sizeof(p->status), "%s", h.status);
+	f->n_posted++;
+	f->accepted += status == 200;
+	if (status == 200)
+		pt_buf_str(b, "{\"status\": 200}");
+	else
+		pt_buf_fmt(b, "{\"status\": %d, \"error\": {\"code\": \"%s\", \"message\": \"as told\"}}", status,
+			   f->item_foreign ? "not_ours" : fake_code(status));
+	pt_shape_release(&pt_small_result_shape, &in);
+	pt_shape_release(&pt_result_head_shape, &h);
+}
+
+static inline void fake_results(struct pt_http_req *r, void *ctx)
+{
+	struct fake *f = ctx;
+	struct pt_results q = { 0 };
+	struct pt_err err;
+	pt_auto_buf b = PT_BUF_INIT(1 << 20);
+	const char *body;
+	bool foreign;
+	size_t n;
+	int status;
+
+	body = pt_http_body(r, &n);
+	if (pt_shape_parse(&pt_results_shape, body, n, &q, &err) < 0) {
+		printf("Bail out! bad results: %s\n", err.msg);
+		exit(1);
+	}
+	pthread_mutex_lock(&f->lock);
+	status = !fake_auth(f, r) ? 401 : !f->many ? 404 : f->many_status ? f->many_status : 200;
+	foreign = f->foreign && f->many_status;
+	f->n_posts++;
+	if (json_array_size(q.results) > f->most_posted)
+		f->most_posted = json_array_size(q.results);
+	pt_buf_str(&b, "{\"items\": [");
+	for (size_t i = 0; status == 200 && !foreign && i < json_array_size(q.results); i++) {
+		pt_buf_str(&b, i ? ", " : "");
+		fake_item(f, json_array_get(q.results, i), f->item_status[i] ? f->item_status[i] : 200, &b);
+		f->item_status[i] = 0;
+	}
+	pt_buf_fmt(&b, "%s], \"leases\": [%s]}", f->many_odd ? ", {\"status\": 200}" : "", f->put_leases.p);
+	pt_buf_clear(&f->put_leases);
+	pthread_cond_broadcast(&f->changed);
+	pthread_mutex_unlock(&f->lock);
+	pt_shape_release(&pt_results_shape, &q);
+	if (status == 200 && !foreign)
+		pt_http_reply_json(r, 200, &b);
+	else
+		fake_error(r, status, foreign);
+}
+
+static inline void fake_logs(struct pt_http_req *r, void *ctx)
+{
+	struct fake *f = ctx;
+	struct pt_log_batch q;
+	struct pt_err err;
+	pt_auto_buf b = PT_BUF_INIT(1000);
+	size_t n;
+	const char *body = pt_http_body(r, &n);
+	bool foreign;
+	int status;
+
+	if (pt_shape_parse(&pt_log_batch_shape, body, n, &q, &err) < 0) {
+		printf("# bad log lines: %s\n", err.msg);
+		pt_http_reply_err(r, &err);
+		return;
+	}
+	pthread_mutex_lock(&f->lock);
+	status = !fake_auth(f, r)                                 ? 401
+		 : f->logs_status                                 ? f->logs_status
+		 : f->logs_refuse && strstr(body, f->logs_refuse) ? 400
+								  : 200;
+	foreign = f->foreign;
+	f->log_posts++;
+	for (size_t i = 0; status == 200 && !foreign && i < q.lines.n; i++) {
+		struct pt_shipped_line *l = (struct pt_shipped_line *)q.lines.items + i;
+
+		pt_buf_fmt(&f->logs, "%s:%lld:%s ", q.instance, (long long)l->seq, l->msg);
+	}
+	pt_buf_fmt(&b, "{\"accepted\": %zu, \"new_member\": 1}", q.lines.n);
+	pthread_cond_broadcast(&f->changed);
+	pthread_mutex_unlock(&f->lock);
+	pt_shape_release(&pt_log_batch_shape, &q);
+	if (status == 200 && !foreign)
+		pt_http_reply_json(r, 200, &b);
+	else
+		fake_error(r, status, foreign);
+}
+
 static inline void fake_ping(struct pt_http_req *r, void *ctx)
 {
 	struct fake *f = ctx;
@@ -292,6 +419,8 @@ static inline void fake_ping(struct pt_http_req *r, void *ctx)
 static const struct pt_http_route fake_routes[] = {
 	{ .method = "GET", .path = "/agent/v1/ping", .handle = fake_ping },
 	{ .method = "POST", .path = "/agent/v1/exchange", .handle = fake_exchange, .body_max = 4 << 20 },
+	{ .method = "POST", .path = "/agent/v1/logs", .handle = fake_logs, .body_max = 256 << 10 },
+	{ .method = "POST", .path = "/agent/v1/results", .handle = fake_results, .body_max = 2 << 20 },
 	{ .method = "PUT",
 	  .path = "/agent/v1/operations/{id}/attempts/{n}/result",
 	  .begin = fake_put_begin,
@@ -330,7 +459,7 @@ static inline struct fake *fake_start(void)
 
 	pthread_mutex_init(&f->lock, NULL);
 	pthread_cond_init(&f->changed, NULL);
-	f->leases = f->cancels = f->drops = f->put_leases = (struct pt_buf)PT_BUF_INIT(1 << 20);
+	f->leases = f->cancels = f->drops = f->put_leases = f->logs = (struct pt_buf)PT_BUF_INIT(1 << 20);
 	fake_listen(f);
 	pthread_create(&f->ticker, NULL, fake_ticker, f);
 	return f;
@@ -349,6 +478,7 @@ static inline void fake_stop(struct fake *f)
 	pt_buf_release(&f->cancels);
 	pt_buf_release(&f->drops);
 	pt_buf_release(&f->put_leases);
+	pt_buf_release(&f->logs);
 	free(f);
 }
 

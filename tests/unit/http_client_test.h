@@ -55,6 +55,8 @@ static void h_status(struct pt_http_req *r, void *ctx)
 		pt_http_set_header(r, "Location", pt_http_query(r, "to"));
 	if (pt_http_query(r, "after"))
 		pt_http_set_header(r, "Retry-After", pt_http_query(r, "after"));
+	if (pt_http_query(r, "date"))
+		pt_http_set_header(r, "Date", pt_http_query(r, "date"));
 	pt_http_reply(r, (int)strtol(pt_http_param(r, "n"), NULL, 10), "text/html", "<html>", 6);
 }
 

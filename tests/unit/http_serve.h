@@ -31,6 +31,13 @@ static void h_hello(struct pt_http_req *r, void *ctx)
 	pt_http_reply(r, 200, "text/plain", "hello\n", 6);
 }
 
+static void h_crowded(struct pt_http_req *r, void *ctx)
+{
+	const char *text = pt_http_crowded(r) ? "too many" : "there is room";
+
+	pt_http_reply(r, 200, "text/plain", text, strlen(text));
+}
+
 static int one_arg(void *arg, const char *name, const char *value)
 {
 	pt_buf_fmt(arg, "[%s=%s]", name, value);
@@ -203,6 +210,7 @@ static const struct pt_http_route routes[] = {
 	{ "PUT", "/echo/{id}", 100000, .handle = h_echo },
 	{ "POST", "/echo/{id}", 2000000, .handle = h_echo },
 	{ "GET", "/error/{code}", 0, .handle = h_error },
+	{ "GET", "/crowded", 0, .handle = h_crowded },
 	{ "GET", "/race", 0, .handle = h_race },
 	{ "PUT", "/race", 1000, .handle = h_race },
 	{ "GET", "/hold", 0, .handle = h_hold },

@@ -10,12 +10,34 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+/* Inside long loops: silent unless it fails. */
+#define ok_quiet(c) ((c) ? (void)0 : abort())
+
 static inline void temp_dir(char out[static 64])
 {
 	snprintf(out, 64, "/tmp/postern-spool-XXXXXX");
 	if (!mkdtemp(out))
 		abort();
 }
+
+/* A ring of keys by their ids, the first one sealing; the same id always has the same secret. */
+static inline const struct pt_seal_ring *ring_of(const char *const *ids, unsigned n)
+{
+	static struct pt_seal_ring r;
+	static unsigned generation;
+	struct pt_err err;
+
+	r = (struct pt_seal_ring) { .generation = ++generation };
+	for (unsigned i = 0; i < n; i++) {
+		char secret[100];
+
+		snprintf(secret, sizeof(secret), "pts_secret_of_%s", ids[i]);
+		if (pt_seal_ring_add(&r, "spool", ids[i], secret, &err) < 0)
+			abort();
+	}
+	return &r;
+}
+#define ring(...) ring_of((const char *const[]) { __VA_ARGS__ }, sizeof((const char *const[]) { __VA_ARGS__ }) / sizeof(char *))
 
 /* In memory where there is such a place: for thousands of fsyncs that prove nothing about the disk. */
 static inline void temp_dir_quick(char out[static 64])

@@ -146,6 +146,8 @@ static void test_outage(void)
 
 static void test_key(void)
 {
+	int before;
+
 	begin();
 	snprintf(gw->want_auth, sizeof(gw->want_auth), "Basic a2V5XzI6cHRzXzI="); /* key_2:pts_2 */
 	agent_begin(&t);
@@ -160,6 +162,18 @@ static void test_key(void)
 	pthread_mutex_unlock(&gw->lock);
 	fake_lease(gw, "op_a", 1, "bytes", "{\"n\": 1}");
 	ok(fake_until(gw, fake_find(gw, "op_a", 1)), "the key is rotated by its file, without a restart");
+	end();
+
+	begin();
+	agent_begin(&t);
+	ok(fake_until(gw, gw->held != NULL), "an exchange waits");
+	pthread_mutex_lock(&gw->lock);
+	snprintf(gw->want_auth, sizeof(gw->want_auth), "Basic a2V5XzI6cHRzXzI=");
+	before = gw->exchanges;
+	pthread_mutex_unlock(&gw->lock);
+	write_key(t.token, "key_2", "pts_2");
+	ok(fake_until(gw, gw->exchanges > before && gw->held), "a new key does not wait for its end");
+	is_int(gw->refused_auth, 0, "and the old one was not used again");
 	end();
 }
 

@@ -143,7 +143,7 @@ static void test_stuck(void)
 	pt_auto_buf b = PT_BUF_INIT(1 << 20);
 
 	begin();
-	t.conf.stop_timeout_ms = 1000;
+	t.conf.stop_timeout_ms = 2000;
 	fake_lease_to(gw, &gw->leases, "op_deaf", 1, "sleep", "{\"n\": 1}", 100, 60000);
 	agent_begin(&t);
 	ok(fake_until(gw, started == 1), "an operation that hears no cancel");

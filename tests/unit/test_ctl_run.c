@@ -6,7 +6,8 @@
 static void body(const struct pt_ctl_run *said, const char *want, const char *what)
 {
 	struct pt_ctl_run s = *said;
-	int64_t *const numbers[] = { &s.timeout_ms, &s.max_rows, &s.max_bytes, &s.priority, &s.deadline_ms, &s.max_attempts };
+	int64_t *const numbers[] = { &s.timeout_ms,  &s.max_rows,     &s.max_bytes,  &s.priority,
+				     &s.deadline_ms, &s.max_attempts, &s.backoff_ms, &s.max_backoff_ms };
 	pt_auto_buf out = PT_BUF_INIT(65536);
 	json_t *j = json_object();
 	struct pt_err err = { 0 };
@@ -49,6 +50,11 @@ int main(void)
 	     "\"delivery\":"
 	     "\"at-most-once\",\"labels\":{\"team\":\"finance\",\"x\":\"=\"}}",
 	     "limits, delivery, labels");
+	body(RUN(.type = "health", .agent = "a", .max_attempts = 5, .backoff_ms = 250, .max_backoff_ms = 4000,
+		 .retry_on = { { "lost", "timeout" }, 2 }),
+	     "{\"type\":\"health\",\"agent\":\"a\",\"idempotency_key\":\"k1\",\"input\":{},\"max_attempts\":5,\"retry\":"
+	     "{\"backoff_ms\":250,\"max_backoff_ms\":4000,\"on\":[\"lost\",\"timeout\"]}}",
+	     "retry policy");
 	body(RUN(.sql = "x", .input = "{}"), "--sql and --input exclude each other", "sql and input");
 	body(RUN(.type = "query", .params = { { "5" }, 1 }), "--param and --write belong to --sql", "param without sql");
 	body(RUN(.type = "t", .input = "[1]"), "--input is an array; it must be a JSON object", "input of a wrong type");

@@ -80,7 +80,16 @@ static void test_plain(void)
 	ok(call.status == 503 && call.retry_after_ms == 7000, "Retry-After in seconds");
 	call.url = url("http://127.0.0.1:%u/status/503?after=Fri,%%2031%%20Dec%%202100%%2023:59:59%%20GMT", port);
 	is_int(pt_http_do(c, &call, &err), 0, "again");
-	ok(call.retry_after_ms > 86400000, "Retry-After as a date");
+	is_int(call.retry_after_ms, 86400000, "Retry-After as a date, at most a day");
+	is_int(pt_http_retry_after(&call), 86400000, "counts with a 503");
+	call.status = 302;
+	is_int(pt_http_retry_after(&call), 0, "and not with a redirect");
+	/* A date is meant by the server's clock, which its Date header tells. */
+	call.url = url("http://127.0.0.1:%u/status/503?after=Fri,%%2031%%20Dec%%201999%%2023:59:59%%20GMT"
+		       "&date=Fri,%%2031%%20Dec%%201999%%2023:59:50%%20GMT",
+		       port);
+	is_int(pt_http_do(c, &call, &err), 0, "from a server whose clock is decades behind");
+	is_int(call.retry_after_ms, 9000, "Retry-After as a date");
 	call.url = url("http://127.0.0.1:%u/status/302?to=/echo", port);
 	is_int(pt_http_do(c, &call, &err), 0, "redirect, not followed");
 	is_int(call.status, 302, "is the answer");

@@ -421,6 +421,40 @@ static void test_stop(void)
 	}
 }
 
+/* As many as there may be: the next one is answered, knows that it is one too many, and is closed. */
+static void test_crowded(void)
+{
+	pt_auto_buf b = PT_BUF_INIT(1 << 20);
+	struct pt_err err = { 0 };
+	struct pt_http_server_conf conf = {
+		.listen = "127.0.0.1:0", .threads = 2, .max_connections = 4, .routes = routes, .n_routes = PT_COUNT(routes)
+	};
+	struct pt_http_stats st;
+	int fd[4];
+
+	if (pt_http_server_start(&srv, &conf, &err) < 0) {
+		ok(0, "start: %s", err.msg);
+		return;
+	}
+	port = pt_http_server_port(srv);
+	for (int i = 0; i < 4; i++) {
+		fd[i] = dial(port);
+		pt_buf_clear(&b);
+		(void)puts_fd(fd[i], "GET /crowded HTTP/1.1\r\nHost: a\r\n\r\n");
+		ok(take(fd[i], &b, "there is room", 2000) == 0 && !strstr(b.p, "Connection: close"), "connection %d", i + 1);
+	}
+	is_int(ask("GET /crowded HTTP/1.1\r\nHost: a\r\n\r\n", &b, NULL), 1, "the fifth is closed after its answer");
+	ok(strstr(b.p, "Connection: close\r\n") && strstr(b.p, "too many"), "which says so");
+	pt_http_server_stats(srv, &st);
+	ok(st.max_connections == 4 && st.crowded == 1, "counted");
+	close(fd[0]);
+	ok(wait_until(2000, (pt_http_server_stats(srv, &st), st.connections == 3)), "one leaves");
+	is_int(ask("GET /crowded HTTP/1.1\r\nHost: a\r\n\r\n", &b, "there is room"), 0, "and the next one has its place");
+	for (int i = 1; i < 4; i++)
+		close(fd[i]);
+	stop();
+}
+
 int main(void)
 {
 	const char *dir = temp_dir();
@@ -437,6 +471,7 @@ int main(void)
 	test_tls(dir);
 	stop();
 	test_stop();
+	test_crowded();
 	sh("rm -rf %s", dir);
 	return tap_end();
 }

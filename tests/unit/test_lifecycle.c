@@ -1,373 +1,61 @@
 /* The life of operations on the database in memory, with a clock of our own: scenarios as lines of words, with the state, the reason and the
  * timeline that must come out.  No HTTP: exchanges and results are given to the functions behind it. */
-#include "base/clock.h"
-#include "base/id.h"
-#include "gateway/exchange.h"
-#include "os/file.h"
-#include "../tap.h"
-#include <stdatomic.h>
-#include <sys/stat.h>
-
-enum { RETENTION_MS = 3600000 };
-#define WALL0 INT64_C(1760000000000)
-
-static _Atomic int64_t clock_ms = 1000;
-static struct pt_gateway g;
-static char agent_id[PT_ID_SIZE], key_id[PT_ID_SIZE], account_id[PT_ID_SIZE], instances[2][PT_ID_SIZE];
-
-static int64_t now_ms(bool mono)
-{
-	return mono ? clock_ms : WALL0 + clock_ms;
-}
-
-static struct pt_tx *begin(bool write)
-{
-	struct pt_err err = { 0 };
-	struct pt_tx *tx = NULL;
-
-	pt_assert(pt_db_begin(g.db, write, &tx, &err) == 0);
-	return tx;
-}
-
-/* As the writer does it: what fails leaves nothing behind. */
-static void finish(struct pt_tx *tx, int rc)
-{
-	struct pt_err err = { 0 };
-
-	if (rc < 0)
-		pt_tx_rollback(tx);
-	else
-		pt_assert(pt_tx_commit(tx, &err) == 0);
-	pt_wait_flush(&g, rc >= 0);
-}
-
-static void setup(void)
-{
-	struct pt_err err = { 0 };
-	struct pt_rec_agent a = { .name = (char *)(uintptr_t) "warehouse", .kind = (char *)(uintptr_t) "generic", .enabled = true };
-	struct pt_rec_key k = { .hash = (char *)(uintptr_t) "none" };
-	struct pt_rec_account acc = { .name = (char *)(uintptr_t) "default" };
-	static char dir[] = "/tmp/pt-lifecycle-XXXXXX";
-	struct pt_tx *tx;
-
-	pt_clock_inject(now_ms);
-	g.wall0 = WALL0;
-	g.retention_ms = RETENTION_MS;
-	g.blob_dir = mkdtemp(dir);
-	pt_assert(g.blob_dir && pt_db_open(&g.db, "mem:", pt_gateway_tables, &err) == 0);
-	pt_assert(pt_presence_new(&g, &err) == 0 && pt_waiters_new(&g, &err) == 0);
-	pt_id_new(account_id, "acc");
-	pt_id_new(agent_id, "ag");
-	pt_id_copy(a.id, agent_id);
-	pt_id_copy(a.account, account_id);
-	tx = begin(true);
-	pt_id_copy(acc.id, account_id);
-	pt_assert(pt_tx_insert(tx, &pt_accounts, &acc, &err) == 0);
-	pt_assert(pt_tx_insert(tx, &pt_agents, &a, &err) == 0);
-	pt_id_new(k.id, "key");
-	pt_id_copy(key_id, k.id);
-	pt_id_copy(k.agent, agent_id);
-	pt_assert(pt_tx_insert(tx, &pt_keys, &k, &err) == 0);
-	finish(tx, 0);
-}
-
-static void teardown(void)
-{
-	g.stopping = true;
-	pt_waiters_drain(&g);
-	pt_waiters_free(&g);
-	pt_presence_free(&g);
-	pt_db_close(g.db);
-	pt_clock_inject(NULL);
-}
-
-/* --- one operation --- */
-
-struct scenario {
-	const char *name;
-	bool at_most_once;
-	int max_attempts, deadline_s; /* 0 = 3, 86400 */
-	const char *steps;
-	const char *state, *reason, *events; /* reason: a part of it */
-	int attempt;
-};
-
-static void submit(const struct scenario *s, char id[static PT_ID_SIZE])
-{
-	struct pt_err err = { 0 };
-	struct pt_rec_operation op = { .type = (char *)(uintptr_t) "health", .input = (char *)(uintptr_t) "{}", .priority = 5,
-				       .timeout_ms = 1000, .max_bytes = 1000, .at_most_once = s->at_most_once };
-	struct pt_tx *tx = begin(true);
-
-	pt_id_new(op.id, "op");
-	pt_id_copy(op.account, account_id);
-	pt_id_copy(op.agent, agent_id);
-	op.max_attempts = s->max_attempts ? s->max_attempts : 3;
-	op.deadline = pt_gateway_now(&g) + (s->deadline_s ? s->deadline_s : 86400) * 1000;
-	pt_assert(pt_op_insert(&g, tx, &op, &err) == 0);
-	finish(tx, 0);
-	pt_id_copy(id, op.id);
-}
-
-static int load(const char *id, struct pt_rec_operation *op)
-{
-	struct pt_err err = { 0 };
-	struct pt_tx *tx = begin(false);
-	int rc;
-
-	pt_id_copy(op->id, id);
-	rc = pt_tx_get(tx, &pt_operations, op, &err);
-	pt_tx_rollback(tx);
-	return rc;
-}
-
-static int add_event(void *arg, void *rec)
-{
-	struct pt_buf *b = arg;
-
-	if (b->len)
-		pt_buf_chr(b, ' ');
-	pt_buf_str(b, ((struct pt_rec_event *)rec)->event);
-	return 0;
-}
-
-static void events_of(const char *id, struct pt_buf *b)
-{
-	struct pt_err err = { 0 };
-	struct pt_rec_event m = { 0 };
-	struct pt_tx *tx = begin(false);
-
-	pt_id_copy(m.operation, id);
-	pt_assert(pt_tx_scan(tx, &pt_events, &(struct pt_scan){ .match = &m, .n_eq = 1 }, add_event, b, &err) == 0);
-	pt_tx_rollback(tx);
-}
-
-static int count_row(void *arg, void *rec)
-{
-	++*(int *)arg;
-	return 0;
-}
-
-static int count(const struct pt_table *t)
-{
-	struct pt_err err = { 0 };
-	struct pt_tx *tx = begin(false);
-	int n = 0;
-
-	pt_assert(pt_tx_scan(tx, t, &(struct pt_scan){ 0 }, count_row, &n, &err) == 0);
-	pt_tx_rollback(tx);
-	return n;
-}
-
-/* --- what agents do --- */
-
-struct said { /* one exchange, and what came back */
-	int slots;
-	const char *holding; /* state of the attempt held, NULL = none */
-	bool started, release, goodbye, draining;
-	int64_t attempt;     /* held or released */
-	uint64_t serial;     /* of an exchange that came before others; 0 = the newest */
-	size_t leases, cancels, drops;
-	int64_t lease_attempt;
-	bool urgent;
-};
-
-static int exchange(const char *id, int instance, struct said *s)
-{
-	static uint64_t serial;
-	struct pt_err err = { 0 };
-	struct pt_holding h = { .attempt = s->attempt, .state = (char *)(uintptr_t)s->holding, .started_at = s->started ? WALL0 + clock_ms : 0 };
-	struct pt_attempt_ref r = { .attempt = s->attempt, .reason = (char *)(uintptr_t) "stopping" };
-	struct pt_exchange_request q = { .slots = s->slots, .goodbye = s->goodbye, .draining = s->draining };
-	struct pt_call c = { .g = &g };
-	struct pt_exchange x = { .c = &c, .q = &q, .in_writer = true, .serial = s->serial ? s->serial : ++serial };
-	struct pt_tx *tx = begin(true);
-	int rc;
-
-	pt_id_copy(c.who.agent, agent_id);
-	pt_id_copy(c.who.key, key_id);
-	pt_id_copy(q.instance, instances[instance]);
-	pt_id_copy(h.operation, id);
-	pt_id_copy(r.operation, id);
-	if (s->holding)
-		q.holding = (struct pt_list){ &h, 1 };
-	if (s->release)
-		q.released = (struct pt_list){ &r, 1 };
-	rc = pt_exchange_run(&x, tx, &err);
-	s->leases = x.a.leases.n;
-	s->cancels = x.a.cancels.n;
-	s->drops = x.a.drops.n;
-	s->urgent = x.urgent;
-	s->lease_attempt = x.a.leases.n ? ((struct pt_lease *)x.a.leases.items)->attempt : 0;
-	pt_shape_release(&pt_exchange_response_shape, &x.a);
-	finish(tx, rc);
-	return rc;
-}
-
-static int deliver(const char *id, int instance, int64_t attempt, const char *status, const char *blob, struct pt_delivery *ret)
-{
-	struct pt_err err = { 0 };
-	struct pt_result_head head = { .status = (char *)(uintptr_t)status };
-	struct pt_delivery d = { .agent = agent_id, .operation = id, .attempt = attempt, .head = &head, .head_text = "{}", .blob = blob };
-	struct pt_list leases = { 0 };
-	struct pt_tx *tx = begin(true);
-	int rc;
-
-	pt_id_copy(head.instance, instances[instance]);
-	if (strcmp(status, "succeeded") != 0)
-		head.error = (struct pt_error_doc){ .code = (char *)(uintptr_t)status, .message = (char *)(uintptr_t) "as the agent says" };
-	rc = pt_deliver(&g, tx, &d, &leases, &err);
-	pt_assert(!leases.n);
-	finish(tx, rc);
-	if (ret)
-		*ret = d;
-	return rc;
-}
-
-static void reap(void)
-{
-	struct pt_err err = { 0 };
-	struct pt_tx *tx = begin(true);
-	int rc = pt_reap(&g, tx, &err);
-
-	pt_assert(rc == 0);
-	finish(tx, rc);
-}
-
-static void cancel(const char *id)
-{
-	struct pt_err err = { 0 };
-	pt_auto_rec(operation) op = { 0 };
-	struct pt_tx *tx = begin(true);
-
-	pt_id_copy(op.id, id);
-	pt_assert(pt_tx_get(tx, &pt_operations, &op, &err) == 0 && pt_op_cancel(&g, tx, &op, "ada", &err) == 0);
-	finish(tx, 0);
-}
-
-/* --- the words of a scenario --- */
-
-/* lease: an exchange with a free slot that gets it.  none: one that gets nothing.  again: one that gets the same attempt again. */
-static bool asks(const char *word, const char *id, int who, int64_t attempt)
-{
-	struct said s = { .slots = 1 };
-	int rc = exchange(id, who, &s);
-
-	if (strcmp(word, "lease") == 0)
-		return rc == 0 && s.leases == 1 && s.lease_attempt == attempt + 1;
-	if (strcmp(word, "again") == 0)
-		return rc == 0 && s.leases == 1 && s.lease_attempt == attempt;
-	return rc == 0 && !s.leases;
-}
-
-/* hold: has it, not started.  run: runs it.  spool: has its result.  … and what the answer must have: hold!c a cancel, run!d a drop. */
-static bool holds(const char *word, const char *id, int who, int64_t attempt)
-{
-	struct said s = { .slots = 1, .attempt = attempt, .holding = *word == 's' ? "spooled" : "running", .started = *word == 'r' };
-	const char *want = strchr(word, '!');
-	int rc = exchange(id, who, &s);
-
-	return rc == 0 && !s.leases && s.cancels == (want && want[1] == 'c') && s.drops == (want && want[1] == 'd');
-}
-
-static bool leaves(const char *word, const char *id, int who, int64_t attempt)
-{
-	struct said s = { .attempt = attempt, .draining = true };
-
-	s.release = strcmp(word, "release") == 0;
-	s.goodbye = !s.release;
-	return exchange(id, who, &s) == 0;
-}
-
-/* done, failed, cancelled, expired: its result; done1: of attempt 1; ~ in front: refused as stale; = in front: a duplicate. */
-static bool delivers(const char *word, const char *id, int who, int64_t attempt)
-{
-	char status[16], want = *word == '~' || *word == '=' ? *word++ : 0;
-	size_t n = strcspn(word, "123456789");
-	struct pt_delivery d;
-	int rc;
-
-	snprintf(status, sizeof(status), "%.*s", (int)n, word);
-	rc = deliver(id, who, word[n] ? word[n] - '0' : attempt, strcmp(status, "done") == 0 ? "succeeded" : status, NULL, &d);
-	return rc == 0 && (d.refused.code == PT_E_STALE) == (want == '~') && d.duplicate == (want == '=');
-}
-
-static bool is_in(const char *word, const struct pt_rec_operation *op)
-{
-	static const char *const queues[] = { "done", "ready", "parked", "leased" };
-
-	return strcmp(word, pt_op_state_name((enum pt_op_state)op->state)) == 0 || strcmp(word, queues[op->queue]) == 0;
-}
-
-static bool step(const char *word, const char *id)
-{
-	pt_auto_rec(operation) op = { 0 };
-	int who = 0;
-
-	pt_assert(load(id, &op) == 0);
-	if (word[0] == 'B' && word[1] == ':') {
-		who = 1;
-		word += 2;
-	}
-	if (*word == '+') { /* time goes by, in ms */
-		clock_ms += strtoll(word + 1, NULL, 10);
-		reap();
-		return true;
-	}
-	if (*word == '?')
-		return is_in(word + 1, &op);
-	if (strcmp(word, "cancel") == 0) {
-		cancel(id);
-		return true;
-	}
-	if (strcmp(word, "lease") == 0 || strcmp(word, "none") == 0 || strcmp(word, "again") == 0)
-		return asks(word, id, who, op.attempt);
-	if (strncmp(word, "hold", 4) == 0 || strncmp(word, "run", 3) == 0 || strcmp(word, "spool") == 0)
-		return holds(word, id, who, op.attempt);
-	if (strcmp(word, "release") == 0 || strcmp(word, "bye") == 0)
-		return leaves(word, id, who, op.attempt);
-	return delivers(word, id, who, op.attempt);
-}
+#include "lifecycle_util.h"
 
 #define ACC "accepted"
 static const struct scenario scenarios[] = {
-	{ "runs and succeeds", 0, 0, 0, "?ready lease ?leased run ?running spool done", "succeeded", NULL, ACC " leased started succeeded", 1 },
+	{ "runs and succeeds", 0, 0, 0, "?ready lease ?leased run ?running spool done", "succeeded", NULL,
+	  ACC " leased started succeeded", 1 },
 	{ "a result without a word before", 0, 0, 0, "lease done", "succeeded", NULL, ACC " leased succeeded", 1 },
-	{ "fails as the agent says", 0, 0, 0, "lease run failed", "failed", "as the agent says", ACC " leased started failed", 1 },
-	{ "stays while the lease is renewed", 0, 0, 0, "lease run +25000 run +25000 run +25000 run +25000 run +25000 run ?running +59000 ?running",
-	  "running", NULL, ACC " leased started", 1 },
-	{ "a lost answer is sent again, same attempt", 0, 0, 0, "lease +1000 none +1500 again +2500 again hold +3000 hold", "leased", NULL,
-	  ACC " leased", 1 },
+	{ "fails as the agent says", 0, 0, 0, "lease run failed", "failed", "as the agent says", ACC " leased started failed",
+	  1 },
+	{ "stays while the lease is renewed", 0, 0, 0,
+	  "lease run +25000 run +25000 run +25000 run +25000 run +25000 run ?running +59000 ?running", "running", NULL,
+	  ACC " leased started", 1 },
+	{ "a lost answer is sent again, same attempt", 0, 0, 0, "lease +1000 none +1500 again +2500 again hold +3000 hold",
+	  "leased", NULL, ACC " leased", 1 },
 	/* lease lost */
-	{ "lost: parked, ready, run again", 0, 0, 0, "lease run +61000 ?queued ?parked B:none +1100 ?ready B:lease B:run B:done", "succeeded",
-	  NULL, ACC " leased started lease_lost leased started succeeded", 2 },
-	{ "lost: the backoff grows", 0, 9, 0, "lease +61000 +1100 lease +61000 +1100 ?parked +1000 ?ready lease +61000 +2100 ?parked +2000 ?ready",
-	  "queued", "not heard of for 60 s", ACC " leased lease_lost leased lease_lost leased lease_lost", 3 },
+	{ "lost: parked, ready, run again", 0, 0, 0, "lease run +61000 ?queued ?parked B:none +1100 ?ready B:lease B:run B:done",
+	  "succeeded", NULL, ACC " leased started lease_lost leased started succeeded", 2 },
+	{ "lost: the backoff grows", 0, 9, 0,
+	  "lease +61000 +1100 lease +61000 +1100 ?parked +1000 ?ready lease +61000 +2100 ?parked +2000 ?ready", "queued",
+	  "not heard of for 60 s", ACC " leased lease_lost leased lease_lost leased lease_lost", 3 },
 	{ "lost max_attempts times", 0, 2, 0, "lease +61000 +2000 lease run +61000", "failed", "attempt 2 of 2 lost its lease",
 	  ACC " leased lease_lost leased started lease_lost failed", 2 },
-	{ "lost, at-most-once", 1, 0, 0, "lease run +61000", "unknown", "may have run", ACC " leased started lease_lost unknown", 1 },
+	{ "lost, at-most-once", 1, 0, 0, "lease run +61000", "unknown", "may have run", ACC " leased started lease_lost unknown",
+	  1 },
 	{ "lost before it was said to start, at-most-once", 1, 0, 0, "lease +61000", "unknown", "may have run",
 	  ACC " leased lease_lost unknown", 1 },
-	{ "lost: the instance that comes back drops it", 0, 0, 0, "lease run +61000 +2000 B:lease run!d B:run B:done", "succeeded", NULL,
-	  ACC " leased started lease_lost leased started succeeded", 2 },
+	{ "lost: the instance that comes back drops it", 0, 0, 0, "lease run +61000 +2000 B:lease run!d B:run B:done",
+	  "succeeded", NULL, ACC " leased started lease_lost leased started succeeded", 2 },
 	/* given back */
-	{ "released: queued again at once", 0, 0, 0, "lease run release ?ready B:lease", "leased", NULL, ACC " leased started released leased", 2 },
-	{ "released again and again is no failure", 0, 1, 0, "lease release lease release lease release ?ready", "queued", "stopping",
-	  ACC " leased released leased released leased released", 3 },
-	{ "what was released is no try", 0, 2, 0, "lease release lease run release lease +61000 ?parked +5000 lease +61000", "failed",
-	  "attempt 2 of 2 lost its lease", ACC " leased released leased started released leased lease_lost leased lease_lost failed", 4 },
+	{ "released: queued again at once", 0, 0, 0, "lease run release ?ready B:lease", "leased", NULL,
+	  ACC " leased started released leased", 2 },
+	{ "released again and again is no failure", 0, 1, 0, "lease release lease release lease release ?ready", "queued",
+	  "stopping", ACC " leased released leased released leased released", 3 },
+	{ "what was released is no try", 0, 2, 0, "lease release lease run release lease +61000 ?parked +5000 lease +61000",
+	  "failed", "attempt 2 of 2 lost its lease",
+	  ACC " leased released leased started released leased lease_lost leased lease_lost failed", 4 },
 	{ "released for ever makes no loop", 0, 0, 0,
 	  "lease release lease release lease release lease release lease release ?ready lease release ?parked none +32001 lease release +32001 ?ready",
-	  "queued", NULL, ACC " leased released leased released leased released leased released leased released leased released leased released",
+	  "queued", NULL,
+	  ACC " leased released leased released leased released leased released leased released leased released leased released",
 	  7 },
 	{ "released unstarted, at-most-once", 1, 0, 0, "lease hold release ?ready B:lease B:run B:done", "succeeded", NULL,
 	  ACC " leased released leased started succeeded", 2 },
 	{ "released started, at-most-once", 1, 0, 0, "lease run release", "unknown", "was given back and may have run",
 	  ACC " leased started released unknown", 1 },
-	{ "goodbye gives back", 0, 0, 0, "lease run bye ?ready", "queued", "instance is stopping", ACC " leased started released", 1 },
-	{ "goodbye, at-most-once and started", 1, 0, 0, "lease run bye", "unknown", "may have run", ACC " leased started released unknown", 1 },
+	{ "goodbye gives back", 0, 0, 0, "lease run bye ?ready", "queued", "instance is stopping", ACC " leased started released",
+	  1 },
+	{ "goodbye that tells of the start, at-most-once", 1, 0, 0, "lease quit", "unknown", "may have run",
+	  ACC " leased started released unknown", 1 },
+	{ "goodbye that tells of the start", 0, 0, 0, "lease quit ?ready lease done", "succeeded", NULL,
+	  ACC " leased started released leased succeeded", 2 },
+	{ "goodbye, at-most-once and started", 1, 0, 0, "lease run bye", "unknown", "may have run",
+	  ACC " leased started released unknown", 1 },
 	/* cancel in each state */
-	{ "cancelled while ready", 0, 0, 0, "cancel none", "cancelled", "cancelled by ada", ACC " cancel_requested cancelled", 0 },
+	{ "cancelled while ready", 0, 0, 0, "cancel none", "cancelled", "cancelled by ada", ACC " cancel_requested cancelled",
+	  0 },
 	{ "cancelled while parked", 0, 0, 0, "lease +61000 ?parked cancel +5000 none", "cancelled", "cancelled by ada",
 	  ACC " leased lease_lost cancel_requested cancelled", 1 },
 	{ "cancelled while leased", 0, 0, 0, "lease cancel ?leased hold!c cancelled", "cancelled", "as the agent says",
@@ -376,7 +64,8 @@ static const struct scenario scenarios[] = {
 	  ACC " leased started cancel_requested cancelled", 1 },
 	{ "cancelled, but it was done before", 0, 0, 0, "lease run cancel run!c done", "succeeded", NULL,
 	  ACC " leased started cancel_requested succeeded", 1 },
-	{ "cancelled twice", 0, 0, 0, "lease cancel cancel ?leased", "leased", "cancelled by ada", ACC " leased cancel_requested", 1 },
+	{ "cancelled twice", 0, 0, 0, "lease cancel cancel ?leased", "leased", "cancelled by ada", ACC " leased cancel_requested",
+	  1 },
 	{ "cancelled after its end", 0, 0, 0, "lease done cancel", "succeeded", NULL, ACC " leased succeeded", 1 },
 	{ "cancelled, then lost", 0, 0, 0, "lease run cancel +61000", "cancelled", "did not confirm",
 	  ACC " leased started cancel_requested lease_lost cancelled", 1 },
@@ -386,29 +75,35 @@ static const struct scenario scenarios[] = {
 	  ACC " leased started cancel_requested lease_lost cancelled", 1 },
 	{ "cancelled and held for ever: the grace ends", 0, 0, 0,
 	  "lease run cancel +20000 run!c +20000 run!c +20000 run!c +20000 run!c +20000 run!c +20000 run!c ?running +20000 run!c +20000 run!c "
-	  "+20000 run!c +20000 run!d", "cancelled", "did not confirm", ACC " leased started cancel_requested lease_lost cancelled", 1 },
+	  "+20000 run!c +20000 run!d",
+	  "cancelled", "did not confirm", ACC " leased started cancel_requested lease_lost cancelled", 1 },
 	/* deadline in each state */
-	{ "deadline while ready", 0, 0, 10, "+10001 none", "expired", "before any agent instance could take it", ACC " expired", 0 },
+	{ "deadline while ready", 0, 0, 10, "+10001 none", "expired", "before any agent instance could take it", ACC " expired",
+	  0 },
 	{ "deadline while parked", 0, 0, 62, "lease +61000 ?parked +1100", "expired", "waited for another attempt",
 	  ACC " leased lease_lost expired", 1 },
-	{ "deadline while leased: told, then its result", 0, 0, 10, "lease hold +10001 ?leased hold!c expired", "expired", "as the agent says",
-	  ACC " leased expired", 1 },
-	{ "deadline while running: told, then lost", 0, 0, 10, "lease run +10001 ?running run!c +61000", "expired", "during attempt 1",
+	{ "deadline while leased: told, then its result", 0, 0, 10, "lease hold +10001 ?leased hold!c expired", "expired",
+	  "as the agent says", ACC " leased expired", 1 },
+	{ "deadline while running: told, then lost", 0, 0, 10, "lease run +10001 ?running run!c +61000", "expired",
+	  "during attempt 1", ACC " leased started lease_lost expired", 1 },
+	{ "deadline and lease end together", 0, 0, 61, "lease run +61500", "expired", "during attempt 1",
 	  ACC " leased started lease_lost expired", 1 },
-	{ "deadline and lease end together", 0, 0, 61, "lease run +61500", "expired", "during attempt 1", ACC " leased started lease_lost expired", 1 },
-	{ "deadline passed, but it was done", 0, 0, 10, "lease run +10001 done", "succeeded", NULL, ACC " leased started succeeded", 1 },
+	{ "deadline passed, but it was done", 0, 0, 10, "lease run +10001 done", "succeeded", NULL,
+	  ACC " leased started succeeded", 1 },
 	{ "deadline passed, then started", 0, 0, 10, "lease +10001 run!c +100 run!c ?running expired", "expired", NULL,
 	  ACC " leased started expired", 1 },
 	{ "deadline passed and held for ever: the grace ends", 0, 0, 10,
-	  "lease run +10001 run!c +30000 run!c +30000 run!c +30000 run!c +30000 run!c +30000 run!c +30000 run!c +30000 run!d", "expired", "during attempt 1",
-	  ACC " leased started lease_lost expired", 1 },
+	  "lease run +10001 run!c +30000 run!c +30000 run!c +30000 run!c +30000 run!c +30000 run!c +30000 run!c +30000 run!d",
+	  "expired", "during attempt 1", ACC " leased started lease_lost expired", 1 },
 	/* results that come late, twice, or too late */
-	{ "late result while parked", 0, 0, 0, "lease run +61000 ?parked done", "succeeded", NULL, ACC " leased started lease_lost succeeded", 1 },
+	{ "late result while parked", 0, 0, 0, "lease run +61000 ?parked done", "succeeded", NULL,
+	  ACC " leased started lease_lost succeeded", 1 },
 	{ "late result while ready", 0, 0, 0, "lease run +61000 +2000 ?ready done none", "succeeded", NULL,
 	  ACC " leased started lease_lost succeeded", 1 },
-	{ "late result after a release", 0, 0, 0, "lease run release done", "succeeded", NULL, ACC " leased started released succeeded", 1 },
-	{ "stale result while the next attempt runs", 0, 0, 0, "lease run +61000 +2000 B:lease ~done1 ?leased B:done", "succeeded", NULL,
-	  ACC " leased started lease_lost leased result_refused succeeded", 2 },
+	{ "late result after a release", 0, 0, 0, "lease run release done", "succeeded", NULL,
+	  ACC " leased started released succeeded", 1 },
+	{ "stale result while the next attempt runs", 0, 0, 0, "lease run +61000 +2000 B:lease ~done1 ?leased B:done",
+	  "succeeded", NULL, ACC " leased started lease_lost leased result_refused succeeded", 2 },
 	{ "stale result after the next attempt's", 0, 0, 0, "lease run +61000 +2000 B:lease B:done ~failed1", "succeeded", NULL,
 	  ACC " leased started lease_lost leased succeeded result_refused", 2 },
 	{ "result of an attempt that was never leased", 0, 0, 0, "~done1 ?ready", "queued", NULL, ACC " result_refused", 0 },
@@ -417,7 +112,74 @@ static const struct scenario scenarios[] = {
 	  ACC " leased started lease_lost unknown result_refused", 1 },
 	{ "result after failed for its attempts", 0, 1, 0, "lease +61000 ~done", "failed", "attempt 1 of 1",
 	  ACC " leased lease_lost failed result_refused", 1 },
-	{ "the same result again", 0, 0, 0, "lease run done =done =done =failed", "succeeded", NULL, ACC " leased started succeeded", 1 },
+	{ "the same result again", 0, 0, 0, "lease run done =done =done =failed", "succeeded", NULL,
+	  ACC " leased started succeeded", 1 },
+	/* results that are errors, with a retry policy */
+	{ "failed, retryable: tried again", 0, 0, 0,
+	  "lease run failed/connect_failed ?queued ?parked none +1001 ?ready B:lease B:run B:done", "succeeded", NULL,
+	  ACC " leased started attempt_failed leased started succeeded", 2, "{\"on\":[\"retryable\"]}" },
+	{ "failed, and why it waits", 0, 0, 0, "lease failed/timeout ?parked", "queued",
+	  "attempt 1 of 3 failed: as the agent says", ACC " leased attempt_failed", 1, "{\"on\":[\"retryable\"]}" },
+	{ "failed, not retryable", 0, 0, 0, "lease run failed/query_failed", "failed", "as the agent says",
+	  ACC " leased started failed", 1, "{\"on\":[\"retryable\"]}" },
+	{ "failed with a code that is named", 0, 0, 0, "lease failed/query_failed ?parked +1001 lease done", "succeeded", NULL,
+	  ACC " leased attempt_failed leased succeeded", 2, "{\"on\":[\"lost\",\"query_failed\"]}" },
+	{ "failed without a policy", 0, 0, 0, "lease failed/timeout", "failed", "as the agent says", ACC " leased failed", 1 },
+	{ "failed max_attempts times", 0, 2, 0, "lease failed/timeout +1001 lease failed/timeout", "failed", "as the agent says",
+	  ACC " leased attempt_failed leased failed", 2, "{\"on\":[\"timeout\"]}" },
+	{ "failed: the pauses grow up to their bound", 0, 9, 0,
+	  "lease failed/timeout +99 ?parked +2 lease failed/timeout +199 ?parked +2 lease failed/timeout +249 ?parked +2 lease failed/timeout "
+	  "+249 ?parked +2 ?ready",
+	  "queued", NULL, ACC " leased attempt_failed leased attempt_failed leased attempt_failed leased attempt_failed", 4,
+	  "{\"backoff_ms\":100,\"max_backoff_ms\":250,\"on\":[\"timeout\"]}" },
+	{ "policy without lost: a lost attempt ends it", 0, 0, 0, "lease run +61000", "failed", "attempt 1 of 3 lost its lease",
+	  ACC " leased started lease_lost failed", 1, "{\"on\":[\"retryable\"]}" },
+	{ "given back, whatever the policy", 0, 1, 0, "lease run release ?ready", "queued", "was given back: stopping",
+	  ACC " leased started released", 1, "{\"on\":[\"retryable\"]}" },
+	{ "the failed result again", 0, 0, 0,
+	  "lease failed/timeout =failed/timeout +1001 lease =failed/timeout1 =done1 ~done3 run done =failed/timeout1 =done",
+	  "succeeded", NULL, ACC " leased attempt_failed leased result_refused started succeeded", 2, "{\"on\":[\"timeout\"]}" },
+	{ "lost, then its failed result comes", 0, 0, 0,
+	  "lease run +61000 ?parked failed/timeout ?parked +1001 ?ready B:lease ~done3 B:done", "succeeded", NULL,
+	  ACC " leased started lease_lost attempt_failed leased result_refused succeeded", 2, "{\"on\":[\"lost\",\"timeout\"]}" },
+	{ "failed after a cancel", 0, 0, 0, "lease run cancel failed/timeout", "failed", "as the agent says",
+	  ACC " leased started cancel_requested failed", 1, "{\"on\":[\"timeout\"]}" },
+	{ "failed, and no time for another", 0, 0, 10, "lease +9500 failed/timeout", "failed", "as the agent says",
+	  ACC " leased failed", 1, "{\"on\":[\"timeout\"]}" },
+	{ "failed after the deadline", 0, 0, 10, "lease +10001 failed/timeout", "failed", "as the agent says",
+	  ACC " leased failed", 1, "{\"on\":[\"timeout\"]}" },
+	{ "an attempt that its own limit ended", 0, 0, 0, "lease run expired/deadline_exceeded ?parked +1001 lease done",
+	  "succeeded", NULL, ACC " leased started attempt_failed leased succeeded", 2, "{\"on\":[\"deadline_exceeded\"]}" },
+	{ "cancelled by the agent itself is no failure", 0, 0, 0, "lease run cancelled/cancelled", "cancelled",
+	  "as the agent says", ACC " leased started cancelled", 1, "{\"on\":[\"cancelled\"]}" },
+	{ "failed, at-most-once", 1, 0, 0, "lease run failed/timeout", "failed", "as the agent says",
+	  ACC " leased started failed", 1, "{\"on\":[\"timeout\"]}" },
+	{ "cancelled before the next try", 0, 0, 0, "lease failed/timeout cancel", "cancelled", "cancelled by ada",
+	  ACC " leased attempt_failed cancel_requested cancelled", 1, "{\"on\":[\"timeout\"]}" },
+	{ "deadline before the next try is taken", 0, 0, 60, "lease failed/timeout +50001 ?ready +10000", "expired",
+	  "waited for another attempt; attempt 1 of 3 failed", ACC " leased attempt_failed expired", 1,
+	  "{\"backoff_ms\":50000,\"on\":[\"timeout\"]}" },
+	/* time limits of those who renew for ever */
+	{ "held for ever and not started", 0, 0, 0,
+	  "lease hold +50000 hold +50000 hold +50000 hold +50000 hold +50000 hold +50000 hold +50000 hold +50000 hold +50000 hold +50000 hold "
+	  "+50000 hold +50000 hold ?leased +50000 hold +50000 ?parked hold!d",
+	  "queued", "did not start it within 600 s", ACC " leased lease_lost", 1 },
+	{ "held for ever and not started, at-most-once", 1, 0, 0,
+	  "lease hold +50000 hold +50000 hold +50000 hold +50000 hold +50000 hold +50000 hold +50000 hold +50000 hold +50000 hold +50000 hold "
+	  "+50000 hold +50000 hold ?leased +50000 hold +50000 hold!d",
+	  "unknown", "may have run", ACC " leased lease_lost unknown", 1 },
+	{ "runs beyond its limit", 0, 0, 0,
+	  "lease run +50000 run +50000 run +50000 run +50000 run +50000 run +50000 run +50000 run +50000 run +50000 run +50000 run "
+	  "+50000 run +50000 run +50000 run!c +50000 run!c +50000 run!c +50000 run!c ?running +50000 run!d ?parked",
+	  "queued", "asked to stop it and did not within 120 s", ACC " leased started stop_requested lease_lost", 1 },
+	{ "runs beyond its limit, then stops", 0, 0, 0,
+	  "lease run +50000 run +50000 run +50000 run +50000 run +50000 run +50000 run +50000 run +50000 run +50000 run +50000 run "
+	  "+50000 run +50000 run +50000 run!c expired/deadline_exceeded",
+	  "expired", "as the agent says", ACC " leased started stop_requested expired", 1 },
+	{ "spooled for longer than it may run", 0, 0, 0,
+	  "lease spool +50000 spool +50000 spool +50000 spool +50000 spool +50000 spool +50000 spool +50000 spool +50000 spool +50000 spool "
+	  "+50000 spool +50000 spool +50000 spool +50000 spool +50000 spool ?leased done",
+	  "succeeded", NULL, ACC " leased succeeded", 1 },
 	{ "spooled results are not dropped", 0, 0, 0, "lease run +61000 +2000 B:lease spool ~done1 B:done", "succeeded", NULL,
 	  ACC " leased started lease_lost leased result_refused succeeded", 2 },
 };
@@ -447,12 +209,14 @@ static void run_scenario(const struct scenario *s)
 	ok(pt_op_terminal((enum pt_op_state)op.state) == (op.queue == PT_QUEUE_DONE) && !op.finished_at == (op.queue != PT_QUEUE_DONE),
 	   "%s: queue and end fit the state", s->name);
 	is_int(count(&pt_leases), op.queue == PT_QUEUE_LEASED, "%s: leases", s->name);
+	is_int(count(&pt_dead_letters), pt_op_needs_person((enum pt_op_state)op.state), "%s: dead letter", s->name);
 	clock_ms += 2 * RETENTION_MS + 90000000; /* nothing of it stays for the next one */
 	for (int i = 0; i < 4; i++) {
 		reap();
 		clock_ms += 2 * RETENTION_MS;
 	}
-	is_int(count(&pt_operations) + count(&pt_events) + count(&pt_results) + count(&pt_leases), 0, "%s: nothing stays", s->name);
+	is_int(count(&pt_operations) + count(&pt_inputs) + count(&pt_results) + count(&pt_leases) + count(&pt_dead_letters), 0,
+	       "%s: nothing stays", s->name);
 }
 
 /* --- one by one --- */
@@ -483,7 +247,6 @@ static void others(void)
 {
 	struct pt_err err = { 0 };
 	struct scenario plain = { 0 };
-	struct pt_list leases = { 0 };
 	struct pt_delivery d = { .agent = "ag_other", .attempt = 1 };
 	struct pt_list types = { 0 };
 	char id[PT_ID_SIZE];
@@ -495,7 +258,7 @@ static void others(void)
 	ok(step("lease", id), "an attempt is leased");
 	d.operation = id;
 	tx = begin(true);
-	rc = pt_deliver(&g, tx, &d, &leases, &err);
+	rc = pt_deliver(&g, tx, &d, &err);
 	finish(tx, rc);
 	is_int(rc, PT_E_NOT_FOUND, "another agent's operation does not exist");
 	is_int(pt_presence_slots(&g, agent_id, instances[0]), 1, "slots of an instance");
@@ -525,7 +288,7 @@ static void submit_large(size_t bytes)
 {
 	struct pt_err err = { 0 };
 	pt_auto(pt_freep) char *input = malloc(bytes + 1);
-	struct pt_rec_operation op = { .type = (char *)(uintptr_t) "health", .input = input, .priority = 5, .max_attempts = 3 };
+	struct pt_rec_operation op = { .type = (char *)(uintptr_t) "health", .priority = 5, .max_attempts = 3 };
 	struct pt_tx *tx = begin(true);
 
 	pt_assert(input);
@@ -536,7 +299,7 @@ static void submit_large(size_t bytes)
 	pt_id_copy(op.account, account_id);
 	pt_id_copy(op.agent, agent_id);
 	op.deadline = pt_gateway_now(&g) + 1000;
-	pt_assert(pt_op_insert(&g, tx, &op, &err) == 0);
+	pt_assert(pt_op_insert(&g, tx, &op, input, &err) == 0);
 	finish(tx, 0);
 }
 
@@ -594,7 +357,7 @@ static void retention_with_blob(void)
 	ok(step("lease", id), "an attempt is leased");
 	ok(pt_blob_begin(&g, &w, &err) == 0 && pt_blob_write(w, "rows\n", 5, &err) == 0 && pt_blob_commit(w, &blob, &err) == 0, "a blob");
 	pt_blob_abort(w);
-	ok(deliver(id, 0, 1, "succeeded", blob, NULL) == 0, "a result with it");
+	ok(deliver(id, 0, 1, "succeeded", NULL, blob, NULL) == 0, "a result with it");
 	ok(pt_blob_open(&g, blob, &fd, &err) == 0, "it is there");
 	pt_closep(&fd);
 	ok(pt_blob_sweep(&g, &err) == 0 && pt_blob_open(&g, blob, &fd, &err) == 0, "the sweep leaves it");
@@ -604,7 +367,7 @@ static void retention_with_blob(void)
 	is_int(count(&pt_results), 1, "it stays for the time of retention");
 	clock_ms += 20;
 	reap();
-	is_int(count(&pt_operations) + count(&pt_events) + count(&pt_results), 0, "then operation, timeline and result go");
+	is_int(count(&pt_operations) + count(&pt_inputs) + count(&pt_results), 0, "then operation, timeline and result go");
 	fd = -1;
 	ok(pt_blob_open(&g, blob, &fd, &err) < 0, "and the blob");
 	free(pt_steal(&blob));
@@ -684,6 +447,32 @@ static void grace_at_start(void)
 	ok(step("+1000", id) && step("run", id) && step("done", id), "the attempt is still current");
 }
 
+/* Stopped and continued (or a disk that did not answer): the agents were there all the time, nobody listened. */
+static void grace_after_a_pause(void)
+{
+	struct pt_err err = { 0 };
+	uint64_t lost = g.m.lease_lost;
+	char id[PT_ID_SIZE];
+
+	pt_id_new(instances[0], "in");
+	submit(&(struct scenario) { 0 }, id);
+	ok(step("lease", id), "leased before the pause");
+	for (int pause = 1; pause <= 2; pause++) {
+		int64_t before = pt_gateway_now(&g);
+		struct pt_tx *tx;
+
+		clock_ms += pause == 1 ? PT_LEASE_MS + 1 : 0;
+		tx = begin(true);
+		g.reaped_at = before;
+		ok(pt_reap(&g, tx, &err) == 0, "the reaper looks again");
+		finish(tx, 0);
+	}
+	is_int(g.m.lease_lost, lost, "the lease was not lost");
+	clock_ms += PT_LEASE_MS + 1;
+	reap();
+	is_int(g.m.lease_lost - lost, 1, "it is, when nobody is heard of for a whole lease");
+}
+
 int main(void)
 {
 	setup();
@@ -699,6 +488,7 @@ int main(void)
 	blobs_of_another_database();
 	batches();
 	grace_at_start();
+	grace_after_a_pause();
 	too_many_instances();
 	teardown();
 	return tap_end();

@@ -205,6 +205,44 @@ static void threads(void)
 	ok(lines == 2000 && !bad, "lines of threads do not mix");
 }
 
+static struct pt_buf seen = PT_BUF_INIT(1 << 20);
+
+static void to_sink(void *arg, const struct pt_log_line *l)
+{
+	pt_buf_fmt(&seen, "%d%s {%.*s} {%.*s}\n", l->level, l->operation ? " op" : "", (int)l->head_n, l->head, (int)l->fields_n,
+		   l->fields);
+}
+
+static void sinks(void)
+{
+	struct pt_err err;
+	pt_auto_buf b = PT_BUF_INIT(1 << 20);
+	char *big = malloc(20000);
+
+	(void)!pt_log_init("info", "plain", 0, &err);
+	pt_log_sink(to_sink, NULL);
+	pt_debug("not printed", "operation", "op_1");
+	pt_info("bare");
+	pt_warn("with \"quotes\"", "operation", "op_1", "left out", NULL, "k", "v");
+	is_str(seen.p,
+	       "1 {\"level\":\"info\",\"msg\":\"bare\"} {}\n"
+	       "2 op {\"level\":\"warn\",\"msg\":\"with \\\"quotes\\\"\"} {\"operation\":\"op_1\",\"k\":\"v\"}\n",
+	       "the sink gets each printed line in two parts");
+	pt_buf_clear(&seen);
+	memset(big, 'x', 19999);
+	big[19999] = '\0';
+	pt_info("large", "operation", big);
+	is_str(seen.p, "1 {\"level\":\"info\",\"msg\":\"large\"} {\"note\":\"fields left out: the line is too long\"}\n",
+	       "also one that is too long");
+	pt_log_sink(NULL, NULL);
+	pt_buf_clear(&seen);
+	pt_info("after");
+	is_str(seen.p, "", "and none after it was taken away");
+	free(big);
+	pt_buf_release(&seen);
+	take(&b);
+}
+
 int main(void)
 {
 	sink = tmpfile();
@@ -217,6 +255,7 @@ int main(void)
 	too_long();
 	ring();
 	threads();
+	sinks();
 	pt_clock_inject(NULL);
 	dup2(real_stderr, STDERR_FILENO);
 	fclose(sink);

@@ -27,8 +27,13 @@ static const struct {
 	  "\"limits\":{\"max_rows\":5},\"priority\":0,\"deadline_s\":60,\"max_attempts\":100,\"delivery\":\"at-most-once\","
 	  "\"idempotency_key\":\"k\",\"labels\":{\"team\":\"data\"}}",
 	  NULL },
+	{ &pt_operation_new_shape,
+	  "{\"agent\":\"a\",\"type\":\"health\",\"input\":{},\"priority\":5,\"retry\":{\"max_attempts\":2,\"backoff_ms\":1,"
+	  "\"max_backoff_ms\":9,\"on\":[\"lost\",\"timeout\"]}}",
+	  NULL },
 	{ &pt_operation_new_shape, "{\"agent\":\"a\",\"type\":\"health\",\"input\":{},\"labels\":null,\"limits\":{}}",
 	  "{\"agent\":\"a\",\"type\":\"health\",\"input\":{},\"priority\":5}" },
+	{ &pt_operation_batch_shape, "{\"operations\":[{\"type\":1},{}]}", NULL }, /* what is in them is not looked at yet */
 	{ &pt_lease_shape,
 	  "{" OP ",\"type\":\"query\",\"input\":{},\"limits\":{\"max_bytes\":7},\"deadline\":5,\"lease_ms\":60000,"
 	  "\"delivery\":\"at-least-once\",\"connection_type\":\"postgres\",\"credential\":{\"type\":\"ENV_VAR\",\"env_var_name\":\"MCD_A\"}}",
@@ -87,6 +92,11 @@ static const struct {
 	{ &pt_limits_shape, "{\"max_columns\":1}", "unknown member 'max_columns' in limits" },
 	{ &pt_limits_shape, "[]", "expected an object, got an array" },
 	{ &pt_limits_shape, "{\"max_rows\":1,\"max_rows\":2}", "duplicate" },
+	{ &pt_operation_batch_shape, "{}", "missing member 'operations'" },
+	{ &pt_operation_batch_shape, "{\"operations\":null}", "missing member 'operations'" },
+	{ &pt_operation_batch_shape, "{\"operations\":{}}", "operations: expected an array, got an object" },
+	{ &pt_operation_batch_shape, "{\"operations\":[]}", "operations: 0 items, at least 1" },
+	{ &pt_operation_batch_shape, "{\"operations\":[{},5]}", "operations[1]: expected an object, got an integer" },
 	{ &pt_operation_new_shape, "{\"agent\":\"\",\"type\":\"query\",\"input\":{}}", "agent: 0 bytes, at least 1" },
 	{ &pt_operation_new_shape, "{\"agent\":\"a\",\"input\":{}}", "missing member 'type'" },
 	{ &pt_operation_new_shape, "{\"agent\":\"a\",\"type\":\"query\"}", "missing member 'input'" },
@@ -98,6 +108,8 @@ static const struct {
 	{ &pt_operation_new_shape, NEW "\"priority\":\"5\"}", "priority: expected an integer, got a string" },
 	{ &pt_operation_new_shape, NEW "\"deadline_s\":0}", "deadline_s: 0 is not between 1 and 2592000" },
 	{ &pt_operation_new_shape, NEW "\"deadline_s\":2592001}", "deadline_s" },
+	{ &pt_operation_new_shape, NEW "\"retry\":{\"on\":[]}}", "on: 0 items, at least 1" },
+	{ &pt_operation_new_shape, NEW "\"retry\":{\"max_attempts\":0}}", "max_attempts: 0 is not between 1 and 100" },
 	{ &pt_operation_new_shape, NEW "\"max_attempts\":101}", "max_attempts: 101 is not between 1 and 100" },
 	{ &pt_operation_new_shape, NEW "\"delivery\":\"exactly-once\"}",
 	  "delivery: 'exactly-once' is not one of at-least-once, at-most-once" },
@@ -210,6 +222,50 @@ static void limits(void)
 	ok(strstr(e.msg, "input: more than 1048576 bytes"), "named");
 }
 
+/* What contradicts itself, and what defaults make of the rest. */
+static void retry(void)
+{
+	static const struct {
+		const char *text, *error;
+		int64_t attempts, backoff, max_backoff; /* after the defaults */
+	} cases[] = {
+		{ "\"priority\":5}", NULL, 3, 1000, 60000 },
+		{ "\"retry\":{}}", NULL, 3, 1000, 60000 },
+		{ "\"max_attempts\":7}", NULL, 7, 1000, 60000 },
+		{ "\"retry\":{\"max_attempts\":7}}", NULL, 7, 1000, 60000 },
+		{ "\"max_attempts\":7,\"retry\":{\"max_attempts\":7}}", NULL, 7, 1000, 60000 },
+		{ "\"max_attempts\":7,\"retry\":{\"max_attempts\":8}}", "max_attempts: 7, but retry.max_attempts is 8", 0, 0, 0 },
+		{ "\"retry\":{\"backoff_ms\":70000}}", NULL, 3, 70000, 70000 },
+		{ "\"retry\":{\"max_backoff_ms\":10}}", NULL, 3, 10, 10 },
+		{ "\"retry\":{\"backoff_ms\":11,\"max_backoff_ms\":10}}", "retry.backoff_ms: 11 is more than", 0, 0, 0 },
+		{ "\"retry\":{\"on\":[\"lost\",\"retryable\",\"internal\",\"query_failed\"]}}", NULL, 3, 1000, 60000 },
+		{ "\"retry\":{\"on\":[\"ok\"]}}", "'ok' is neither", 0, 0, 0 },
+		{ "\"retry\":{\"on\":[\"LOST\"]}}", "'LOST' is neither", 0, 0, 0 },
+		{ "\"retry\":{\"on\":[\"lost\"]},\"delivery\":\"at-most-once\"}", NULL, 3, 1000, 60000 },
+		{ "\"retry\":{\"on\":[\"lost\",\"timeout\"]},\"delivery\":\"at-most-once\"}",
+		  "'timeout' is not possible with at-most-once", 0, 0, 0 },
+	};
+
+	for (size_t i = 0; i < PT_COUNT(cases); i++) {
+		pt_auto_buf text = PT_BUF_INIT(1000);
+		struct pt_operation_new o = { 0 };
+		struct pt_err e = { 0 };
+		int rc;
+
+		pt_buf_fmt(&text, "%s%s", NEW, cases[i].text);
+		ok(pt_shape_parse(&pt_operation_new_shape, text.p, text.len, &o, &e) == 0, "parsed: %s", cases[i].text);
+		rc = pt_operation_new_check(&o, &e);
+		ok(cases[i].error ? rc == PT_E_INVALID && strstr(e.msg, cases[i].error) && *e.hint : rc == 0, "%s",
+		   rc ? e.msg : "good");
+		pt_operation_new_defaults(&o);
+		ok(rc || (o.max_attempts == cases[i].attempts && o.retry.backoff_ms == cases[i].backoff &&
+			  o.retry.max_backoff_ms == cases[i].max_backoff),
+		   "defaults");
+		ok(rc || pt_retry_on(&o.retry, "lost"), "lost is in");
+		pt_shape_release(&pt_operation_new_shape, &o);
+	}
+}
+
 static void defaults(void)
 {
 	static const char text[] = NEW "\"limits\":{\"max_rows\":7},\"delivery\":\"at-most-once\",\"deadline_s\":1}";
@@ -294,6 +350,7 @@ int main(void)
 	documents();
 	limits();
 	defaults();
+	retry();
 	errors();
 	states();
 	help();

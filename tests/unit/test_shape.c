@@ -141,6 +141,96 @@ static int nested(int n, struct pt_err *err)
 	return rc;
 }
 
+/* pt_json_parse() has a quick path: every text gives what jansson gives, or is refused as jansson refuses it. */
+static void same_as_jansson(void)
+{
+	static const char *const texts[] = {
+		"{}",
+		"[]",
+		" [ ] ",
+		"{ }x",
+		"",
+		" ",
+		"null",
+		"true",
+		"false",
+		"nul",
+		"truex",
+		"0",
+		"-0",
+		"-1",
+		"01",
+		"-",
+		"1.5",
+		"1e3",
+		"-1.5e-7",
+		"1.",
+		"999999999999999999",
+		"9223372036854775807",
+		"9223372036854775808",
+		"-9223372036854775808",
+		"123456789012345678",
+		"1234567890123456789",
+		"\"\"",
+		"\"a",
+		"\"a\\\"b\"",
+		"\"\\/\\b\\f\\n\\r\\t\\\\\"",
+		"\"\\u0041\"",
+		"\"\\u0000\"",
+		"\"\\ud83d\\ude00\"",
+		"\"\\ud83d\"",
+		"\"\\x\"",
+		"\"\\",
+		"\"\\\"",
+		"\"\t\"",
+		"\"\x1f\"",
+		"\"\x7f\"",
+		"\"\xc3\xa9\"",
+		"\"\xc3\"",
+		"\"\xc0\x80\"",
+		"\"\xed\xa0\x80\"",
+		"\"\xf0\x9f\x98\x80\"",
+		"\"\xf4\x90\x80\x80\"",
+		"\"\xef\xbb\xbf\"",
+		"\xef\xbb\xbf{}",
+		"{\"a\":1,\"a\":2}",
+		"{\"a\":1,\"b\":{\"a\":1}}",
+		"{\"\":1}",
+		"{\"a\\n\":1,\"a\\n\":1}",
+		"{\"a\"}",
+		"{\"a\":}",
+		"{\"a\":1,}",
+		"{a:1}",
+		"{\"a\" : [ 1 , 2 ] }",
+		"[1,]",
+		"[,1]",
+		"[1 2]",
+		"[[[]]",
+		"[[]]]",
+		"[1],",
+		"[\"\\n\",\"b\",{\"c\\t\":null}]",
+		"\v1",
+		"\"a\"\n\r\t ",
+		"[1]\f",
+		"+1",
+		".5",
+		"Infinity",
+		"NaN",
+		"'a'",
+	};
+
+	for (size_t i = 0; i < PT_COUNT(texts); i++) {
+		json_t *ref = json_loadb(texts[i], strlen(texts[i]), JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, NULL), *j = NULL;
+		struct pt_err e = { 0 };
+		int rc = pt_json_parse(texts[i], strlen(texts[i]), &j, &e);
+
+		ok(ref ? rc == 0 && json_equal(j, ref) : rc == PT_E_INVALID, "text %zu: %s", i,
+		   ref ? "the same value" : "refused");
+		json_decref(j);
+		json_decref(ref);
+	}
+}
+
 static void json(void)
 {
 	static const char reals[] = "{\"b\":[0.1,-2.5e-7,1e300,3.0],\"a\":{},\"n\":null,\"t\":true}";
@@ -159,6 +249,7 @@ static void json(void)
 	pt_json_write(&b, j);
 	is_str(b.p, reals, "as short as they came, members in order");
 	json_decref(j);
+	same_as_jansson();
 	ok(pt_json_parse("\"a\0b\"", 5, &j, &e) == PT_E_INVALID, "a NUL byte is no JSON");
 	ok(pt_json_parse("{}\0", 3, &j, &e) == PT_E_INVALID, "nor behind it");
 	is_str(pt_json_type_name(NULL), "null", "name of nothing");

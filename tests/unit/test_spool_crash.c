@@ -45,7 +45,7 @@ static void test_threads(const char *dir)
 	intptr_t bad = 0;
 	void *r;
 
-	ok(pt_spool_open(&spool, dir, 64 << 20, &err) == 0, "open");
+	ok(pt_spool_open(&spool, dir, 64 << 20, ring("key_1"), &err) == 0, "open");
 	for (intptr_t i = 0; i < THREADS; i++)
 		pthread_create(&p[i], NULL, putter, (void *)i);
 	for (int i = 0; i < THREADS; i++) {
@@ -97,7 +97,7 @@ static _Noreturn void child(const char *dir, int fd)
 	struct pt_err err = { 0 };
 
 	child_pipe = fd;
-	if (pt_spool_open(&spool, dir, 256 << 20, &err) < 0)
+	if (pt_spool_open(&spool, dir, 256 << 20, ring("key_1"), &err) < 0)
 		_exit(2);
 	for (intptr_t i = 0; i < 3; i++)
 		pthread_create(&t[i], NULL, child_putter, (void *)i);
@@ -131,7 +131,7 @@ static void one_kill(const char *dir, int reports, int *committed, int *lost, in
 			kill(pid, SIGKILL);
 	fclose(f);
 	waitpid(pid, NULL, 0);
-	if (pt_spool_open(&spool, dir, 256 << 20, &err) < 0)
+	if (pt_spool_open(&spool, dir, 256 << 20, ring("key_1"), &err) < 0)
 		abort();
 	pt_spool_stats(spool, &st);
 	for (int i = 0; i < n; i++)

@@ -281,6 +281,29 @@ static void test_groups(void)
 	is_int(order, 0, "jobs run in the order of submission");
 }
 
+static void test_submit_all(void)
+{
+	struct pt_write_job *list[300];
+	struct pt_writer_stats s;
+	int order = 0;
+
+	start(NULL);
+	for (int i = 0; i < 300; i++) {
+		jobs[i] = (struct job) { .base.run = run, .base.done = done, .fake = &f, .number = i };
+		list[i] = &jobs[i].base;
+	}
+	pt_writer_submit_all(w, list, 300);
+	while (pt_writer_backlog(w))
+		sched_yield();
+	pt_writer_stats(w, &s);
+	pt_writer_stop(w);
+	is_int(s.groups, 1, "jobs submitted at once are one group");
+	is_int(s.max_group, 300, "all of them");
+	for (int i = 0; i < 300; i++)
+		order += f.numbers[i] != i || !jobs[i].was_durable;
+	is_int(order, 0, "and run in order, and end after the commit");
+}
+
 static void test_failures(void)
 {
 	struct hooked h = { .fail_before = 0 };
@@ -381,6 +404,7 @@ int main(void)
 	pt_assert(pt_log_init("error", "plain", 0, &err) == 0); /* failing hooks are logged as warnings */
 	test_threads();
 	test_groups();
+	test_submit_all();
 	test_failures();
 	test_hooks();
 	test_stop();
