@@ -1,6 +1,8 @@
-/* Load generator: submits operations to a gateway and plays the agent instances that run them, over loopback, in one thread.
+/* Load generator: submits operations to a gateway and plays the agent instances that run them, over loopback, in one thread.  At most twice
+ * as many operations as there are slots are under way.  With BATCH 1 one request per submit and one per result, as from clients and agents;
+ * else so many operations in one submit request, and in one request of an instance as many results as wait there, up to BATCH.
  *
- *   load PORT TOKEN KEY_ID KEY_SECRET INTEGRATION OPERATIONS SUBMITTERS INSTANCES SLOTS PAYLOAD
+ *   load PORT TOKEN KEY_ID KEY_SECRET INTEGRATION OPERATIONS SUBMITTERS INSTANCES SLOTS PAYLOAD BATCH
  *
  * With INSTANCES 0 a real agent runs them: each submitter sends a `health` operation and waits for its end.
  *
@@ -19,7 +21,7 @@
 #include <uthash.h>
 
 enum kind { SUBMIT, EXCHANGE, PUBLISH };
-enum { PUBLISHERS = 3 };
+enum { PUBLISHERS = 3, BATCH_MAX = 64 };
 
 struct op {
 	char id[PT_ID_SIZE];
@@ -33,8 +35,8 @@ struct lease {
 struct instance {
 	char id[PT_ID_SIZE];
 	struct conn *exchange, *publish[PUBLISHERS];
-	struct lease *todo; /* waiting for a publisher */
-	size_t n, cap;
+	struct lease *todo; /* waiting for a publisher: those from `first` on */
+	size_t first, n, cap;
 	struct lease *held;
 	size_t n_held, cap_held;
 };
@@ -44,9 +46,10 @@ struct conn {
 	bool busy, waiting;
 	struct instance *in;
 	int64_t sent;
-	struct lease now; /* PUBLISH: whose result is under way */
+	struct lease now[BATCH_MAX]; /* PUBLISH: whose results are under way */
+	int n_now;                   /* SUBMIT: how many operations */
+	struct conn *next; /* of the paused ones */
 	struct pt_buf out, got;
-	size_t out_at;
 };
 
 static struct {
@@ -54,7 +57,9 @@ static struct {
 	const char *token, *integration;
 	char basic[512], *sql;
 	long total, submitted, done, failed;
-	int slots, instances;
+	int slots, instances, batch;
+	long window; /* most operations submitted and not done, so that work and not its backlog is measured; 0 = no bound */
+	struct conn *paused; /* submitters that wait for the window */
 	struct op *ops;
 	int64_t *t_accept, *t_lease, *t_store;
 } L;
@@ -130,14 +135,23 @@ static void submit(struct conn *c)
 
 	if (L.submitted == L.total)
 		return;
-	L.submitted++;
+	if (L.window && L.submitted - L.done >= L.window) {
+		c->next = L.paused;
+		L.paused = c;
+		return;
+	}
 	snprintf(auth, sizeof(auth), "Bearer %s", L.token);
 	if (!L.instances) {
+		L.submitted++;
 		submit_for_agent(c, auth, &b);
 		return;
 	}
-	pt_buf_fmt(&b, "{\"type\":\"query\",\"integration\":\"%s\",\"input\":{\"sql\":\"%s\"}}", L.integration, L.sql);
-	send_request(c, "POST", "/api/v1/operations", auth, &b);
+	pt_buf_str(&b, L.batch > 1 ? "{\"operations\":[" : "");
+	for (c->n_now = 0; c->n_now < L.batch && L.submitted < L.total; c->n_now++, L.submitted++)
+		pt_buf_fmt(&b, "%s{\"type\":\"query\",\"integration\":\"%s\",\"input\":{\"sql\":\"%s\"}}", c->n_now ? "," : "",
+			   L.integration, L.sql);
+	pt_buf_str(&b, L.batch > 1 ? "]}" : "");
+	send_request(c, "POST", L.batch > 1 ? "/api/v1/operations/batch" : "/api/v1/operations", auth, &b);
 }
 
 static void exchange(struct instance *in)
@@ -153,20 +167,48 @@ static void exchange(struct instance *in)
 	send_request(in->exchange, "POST", "/agent/v1/exchange", L.basic, &b);
 }
 
+static void result_head(const struct instance *in, struct pt_buf *b)
+{
+	pt_buf_fmt(b, "{\"instance\":\"%s\",\"status\":\"succeeded\",\"rows\":1,\"affected\":1,", in->id);
+	pt_buf_fmt(b, "\"document\":{\"text\":\"%s\"},\"started_at\":%lld,\"finished_at\":%lld}", L.sql, (long long)pt_wall_ms(),
+		   (long long)pt_wall_ms());
+}
+
+static void send_results(struct instance *in, struct conn *c)
+{
+	pt_auto_buf b = PT_BUF_INIT(1 << 20);
+
+	pt_buf_fmt(&b, "{\"instance\":\"%s\",\"results\":[", in->id);
+	for (c->n_now = 0; c->n_now < L.batch && in->first < in->n; c->n_now++) {
+		const struct lease *l = &in->todo[in->first++];
+
+		c->now[c->n_now] = *l;
+		pt_buf_fmt(&b, "%s{\"operation\":\"%s\",\"attempt\":%d,\"head\":", c->n_now ? "," : "", l->id, l->attempt);
+		result_head(in, &b);
+		pt_buf_chr(&b, '}');
+	}
+	pt_buf_str(&b, "]}");
+	send_request(c, "POST", "/agent/v1/results", L.basic, &b);
+}
+
 static void publish(struct instance *in)
 {
-	for (int i = 0; i < PUBLISHERS && in->n; i++) {
+	for (int i = 0; i < PUBLISHERS && in->first < in->n; i++) {
 		struct conn *c = in->publish[i];
 		pt_auto_buf b = PT_BUF_INIT(1 << 20);
 		char path[160];
 
 		if (c->busy)
 			continue;
-		c->now = in->todo[--in->n];
-		pt_buf_fmt(&b, "{\"instance\":\"%s\",\"status\":\"succeeded\",\"rows\":1,\"affected\":1,", in->id);
-		pt_buf_fmt(&b, "\"document\":{\"text\":\"%s\"},\"started_at\":%lld,\"finished_at\":%lld}\n", L.sql,
-			   (long long)pt_wall_ms(), (long long)pt_wall_ms());
-		snprintf(path, sizeof(path), "/agent/v1/operations/%s/attempts/%d/result", c->now.id, c->now.attempt);
+		if (L.batch > 1) {
+			send_results(in, c);
+			continue;
+		}
+		c->now[0] = in->todo[in->first++];
+		c->n_now = 1;
+		result_head(in, &b);
+		pt_buf_chr(&b, '\n');
+		snprintf(path, sizeof(path), "/agent/v1/operations/%s/attempts/%d/result", c->now[0].id, c->now[0].attempt);
 		send_request(c, "PUT", path, L.basic, &b);
 	}
 }
@@ -213,9 +255,53 @@ static void take_leases(struct instance *in, const char *body)
 		if (o->leased)
 			continue;
 		o->leased = now;
+		if (in->first == in->n)
+			in->first = in->n = 0;
 		push(&in->todo, &in->n, &in->cap, &l);
 		push(&in->held, &in->n_held, &in->cap_held, &l);
 	}
+}
+
+static void stored(struct instance *in, const char *id)
+{
+	op_of(id)->stored = pt_mono_ns();
+	for (size_t i = 0; i < in->n_held; i++)
+		if (strcmp(in->held[i].id, id) == 0) {
+			in->held[i] = in->held[--in->n_held];
+			break;
+		}
+	L.done++;
+}
+
+static void accepted(const struct conn *c, const char *id)
+{
+	struct op *o = op_of(id);
+
+	o->sent = c->sent;
+	o->accepted = pt_mono_ns();
+}
+
+/* Answers to many at once; what failed of them says "error". */
+static void accepted_all(struct conn *c, const char *body)
+{
+	int n = 0;
+	char id[PT_ID_SIZE];
+
+	for (const char *p = body; (p = strstr(p, "\"id\":\"")); p++, n++)
+		if (sscanf(p, "\"id\":\"%39[a-z0-9_]", id) == 1)
+			accepted(c, id);
+	if (n != c->n_now)
+		die(body);
+}
+
+static void stored_all(struct conn *c, const char *body)
+{
+	const char *end = strstr(body, "],\"leases\"");
+
+	if (!end || memmem(body, (size_t)(end - body), "\"error\"", 7))
+		die(body);
+	for (int i = 0; i < c->n_now; i++)
+		stored(c->in, c->now[i].id);
 }
 
 static void answered(struct conn *c, int status, const char *body)
@@ -240,13 +326,12 @@ static void answered(struct conn *c, int status, const char *body)
 		L.done++;
 		submit(c);
 	} else if (c->kind == SUBMIT) {
-		struct op *o;
 		char id[PT_ID_SIZE];
 
-		if (status < 300 && sscanf(body, "{\"id\":\"%39[a-z0-9_]", id) == 1) {
-			o = op_of(id);
-			o->sent = c->sent;
-			o->accepted = pt_mono_ns();
+		if (status < 300 && L.batch > 1) {
+			accepted_all(c, body);
+		} else if (status < 300 && sscanf(body, "{\"id\":\"%39[a-z0-9_]", id) == 1) {
+			accepted(c, id);
 			if (!L.instances) {
 				wait_for(c, id);
 				return;
@@ -260,15 +345,17 @@ static void answered(struct conn *c, int status, const char *body)
 	} else if (status < 300) {
 		struct instance *in = c->in;
 
-		op_of(c->now.id)->stored = pt_mono_ns();
-		for (size_t i = 0; i < in->n_held; i++)
-			if (strcmp(in->held[i].id, c->now.id) == 0) {
-				in->held[i] = in->held[--in->n_held];
-				break;
-			}
-		L.done++;
+		if (L.batch > 1)
+			stored_all(c, body);
+		else
+			stored(in, c->now[0].id);
 		take_leases(in, body);
 		publish(in);
+		while (L.paused && L.submitted - L.done < L.window) {
+			c = L.paused;
+			L.paused = c->next;
+			submit(c);
+		}
 	}
 }
 
@@ -276,39 +363,28 @@ static void readable(struct conn *c)
 {
 	char chunk[65536];
 	ssize_t n = read(c->fd, chunk, sizeof(chunk));
+	const char *end, *cl;
+	size_t head, len;
+	int status = 0;
 
 	if (n <= 0)
 		die("connection closed by the gateway");
 	pt_buf_add(&c->got, chunk, (size_t)n);
-	for (;;) {
-		const char *end = strstr(c->got.p, "\r\n\r\n"), *cl;
-		size_t head, len;
-		int status = 0;
-
-		if (!end)
-			return;
-		head = (size_t)(end + 4 - c->got.p);
-		cl = strcasestr(c->got.p, "\r\nContent-Length:");
-		if (!cl || cl > end)
-			die("answer without Content-Length");
-		len = (size_t)strtoul(cl + 17, NULL, 10);
-		if (c->got.len < head + len)
-			return;
-		(void)sscanf(c->got.p, "HTTP/1.1 %d", &status);
-		c->got.p[c->got.len] = '\0';
-		{
-			pt_auto_buf body = PT_BUF_INIT(64 << 20);
-			size_t left = c->got.len - head - len;
-
-			pt_buf_add(&body, c->got.p + head, len);
-			memmove(c->got.p, c->got.p + head + len, left);
-			c->got.len = left;
-			c->got.p[left] = '\0';
-			answered(c, status, body.p);
-		}
-		if (!c->got.len)
-			return;
-	}
+	end = strstr(c->got.p, "\r\n\r\n");
+	if (!end)
+		return;
+	head = (size_t)(end + 4 - c->got.p);
+	cl = strcasestr(c->got.p, "\r\nContent-Length:");
+	if (!cl || cl > end)
+		die("answer without Content-Length");
+	len = (size_t)strtoul(cl + 17, NULL, 10);
+	if (c->got.len < head + len)
+		return;
+	if (c->got.len > head + len)
+		die("more than one answer");
+	(void)sscanf(c->got.p, "HTTP/1.1 %d", &status);
+	answered(c, status, c->got.p + head); /* may send the next request, whose answer is read later */
+	pt_buf_clear(&c->got);
 }
 
 /* Leave properly: a parked exchange of a load that is over must not be given the next load's operations. */
@@ -348,9 +424,9 @@ int main(int argc, char **argv)
 	int64_t start;
 	double s;
 
-	if (argc != 11) {
+	if (argc != 12) {
 		fprintf(stderr,
-			"usage: load PORT TOKEN KEY_ID KEY_SECRET INTEGRATION OPERATIONS SUBMITTERS INSTANCES SLOTS PAYLOAD\n");
+			"usage: load PORT TOKEN KEY_ID KEY_SECRET INTEGRATION OPERATIONS SUBMITTERS INSTANCES SLOTS PAYLOAD BATCH\n");
 		return 64;
 	}
 	L.port = (int)strtol(argv[1], NULL, 10);
@@ -363,7 +439,13 @@ int main(int argc, char **argv)
 	submitters = (int)strtol(argv[7], NULL, 10);
 	L.instances = (int)strtol(argv[8], NULL, 10);
 	L.slots = (int)strtol(argv[9], NULL, 10);
+	L.window = 2 * (long)L.instances * L.slots;
 	payload = strtoul(argv[10], NULL, 10);
+	L.batch = (int)strtol(argv[11], NULL, 10);
+	if (L.batch < 1 || L.batch > BATCH_MAX) {
+		fprintf(stderr, "load: BATCH: from 1 to %d\n", BATCH_MAX);
+		return 64;
+	}
 	L.sql = malloc(payload + 16);
 	L.ep = epoll_create1(EPOLL_CLOEXEC);
 	if (!L.sql || L.ep < 0)
