@@ -3,7 +3,7 @@
 prefix ?= /usr/local
 export JOBS
 
-.PHONY: all demo test test-deep bench format lint install clean help
+.PHONY: all demo test test-deep chaos chaos-mutants bench format lint install clean help
 
 all: ## build into build/ (missing packages are named, not installed)
 	@tools/build plain
@@ -13,13 +13,23 @@ demo: ## install missing packages, build, and run a gateway, an agent and a quer
 	@tools/build plain
 	@./build/src/cmd/postern demo $(ARGS)
 
-test: ## unit, contract and fuzz corpus suites (plain, then ASan+UBSan), then the integration tests
+test: ## unit, contract and fuzz corpus suites (plain, then ASan+UBSan), the integration tests, a minute of chaos
 	@tools/deps build test
-	@tools/run-tests plain asan integration
+	@tools/run-tests plain asan integration chaos
 
 test-deep: ## TSan, the integration tests on ASan binaries, 60 s of libFuzzer per target
 	@tools/deps build test deep
 	@tools/run-tests tsan integration-asan fuzz
+
+chaos: ## prove the delivery promises under faults: make chaos FAULTS=1000 SEED=7 (docs/chaos.md)
+	@tools/deps build test
+	@tools/build plain
+	@tests/chaos/run $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+chaos-mutants: ## build the product with one deliberate bug after the other; chaos must catch each
+	@tools/deps build test
+	@tools/build plain
+	@tests/chaos/mutants.py $(ARGS)
 
 bench: ## measure a release build beside the machine's own limits: JSON and a table
 	@tools/deps build test bench
@@ -40,4 +50,4 @@ clean: ## remove every build folder; var/ (the demo's data) stays
 	rm -rf build build-asan build-tsan build-fuzz build-release
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-14s %s\n", $$1, $$2 }'
