@@ -89,7 +89,7 @@ struct pt_link {
 	bool enabled, told_enabled, drain;
 	struct pt_err last_err;
 	int64_t since_ms, last_ok_ms, skew_ms; /* wall */
-	int64_t cert_expires;     /* of the gateway's certificate, wall seconds; 0 = no TLS */
+	int64_t cert_expires;                  /* of the gateway's certificate, wall seconds; 0 = no TLS */
 	char agent[64], agent_name[128];
 	struct pt_beat beat;
 };

@@ -2,7 +2,9 @@
 #include <math.h>
 #include <stdio.h>
 
-static const char *const type_names[] = { [PT_COUNTER] = "counter", [PT_GAUGE] = "gauge", [PT_HISTOGRAM] = "histogram", [PT_UNTYPED] = "untyped" };
+static const char *const type_names[] = {
+	[PT_COUNTER] = "counter", [PT_GAUGE] = "gauge", [PT_HISTOGRAM] = "histogram", [PT_UNTYPED] = "untyped"
+};
 
 void pt_metric_begin(struct pt_exposition *x, size_t row)
 {
@@ -75,7 +77,8 @@ void pt_histogram_add(struct pt_histogram *h, const struct pt_buckets *b, int64_
 	h->sum_us += us > 0 ? (uint64_t)us : 0;
 }
 
-void pt_metric_histogram(struct pt_exposition *x, const struct pt_histogram *h, const struct pt_buckets *b, const char *const *labels)
+void pt_metric_histogram(struct pt_exposition *x, const struct pt_histogram *h, const struct pt_buckets *b,
+			 const char *const *labels)
 {
 	uint64_t sum = 0;
 	char le[32];

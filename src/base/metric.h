@@ -46,7 +46,8 @@ struct pt_histogram {
 };
 void pt_histogram_add(struct pt_histogram *h, const struct pt_buckets *b, int64_t us); /* below 0 counts as 0 */
 /* Samples of a PT_HISTOGRAM row begun: _bucket, _sum and _count, in seconds. */
-void pt_metric_histogram(struct pt_exposition *x, const struct pt_histogram *h, const struct pt_buckets *b, const char *const *labels);
+void pt_metric_histogram(struct pt_exposition *x, const struct pt_histogram *h, const struct pt_buckets *b,
+			 const char *const *labels);
 
 /* Append the table as a section in Markdown. */
 void pt_metric_markdown(const struct pt_metric_table *t, struct pt_buf *out);

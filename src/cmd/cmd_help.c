@@ -39,12 +39,14 @@ static void markdown(const struct pt_command *cmd, struct pt_buf *out)
 
 static void metrics(struct pt_buf *out)
 {
-	pt_buf_str(out, "# Metrics\n\nWritten by `postern help --metrics` from the tables that the program writes them by; a test compares. "
-			"The agent serves\nthem at `GET /metrics` of its local port without a login (`/actuator/prometheus` is the same), the "
-			"gateway at `GET /metrics` with the\ntoken of a viewer; what it says about agents and dead letters is that of the "
-			"token's account. A metric that has nothing to\nsay is absent. Counters start at 0 with the process. Rules, alerts and "
-			"a dashboard: [deploy/prometheus](../deploy/prometheus),\n[deploy/grafana](../deploy/grafana); what to do: "
-			"[runbook.md](runbook.md).\n");
+	pt_buf_str(
+		out,
+		"# Metrics\n\nWritten by `postern help --metrics` from the tables that the program writes them by; a test compares. "
+		"The agent serves\nthem at `GET /metrics` of its local port without a login (`/actuator/prometheus` is the same), the "
+		"gateway at `GET /metrics` with the\ntoken of a viewer; what it says about agents and dead letters is that of the "
+		"token's account. A metric that has nothing to\nsay is absent. Counters start at 0 with the process. Rules, alerts and "
+		"a dashboard: [deploy/prometheus](../deploy/prometheus),\n[deploy/grafana](../deploy/grafana); what to do: "
+		"[runbook.md](runbook.md).\n");
 	pt_metric_markdown(&pt_agent_metrics, out);
 	pt_metric_markdown(&pt_gateway_metrics, out);
 	pt_metric_markdown(&pt_process_metrics, out);

@@ -236,9 +236,9 @@ static int scan_statement(struct pt_tx *base, const struct pt_table *t, const st
 	if ((rc = start(pt_container_of(base, struct sqlite_tx, base), err)) < 0 ||
 	    (rc = pt_layout_scan(&db->layouts[i], q, &text.order, &bound, err)) < 0)
 		return rc;
-	text.bound = !bound	       ? PT_SQL_NO_BOUND
+	text.bound = !bound             ? PT_SQL_NO_BOUND
 		     : q->has_less_than ? PT_SQL_LESS_THAN
-		     : q->has_at_least	? PT_SQL_AT_LEAST
+		     : q->has_at_least  ? PT_SQL_AT_LEAST
 					: PT_SQL_BEYOND;
 	rc = pt_sqlite_scan(conn_of(base)->sq, i, &text, ret, err);
 	return rc < 0 ? rc : bind_scan((*ret)->s, text.order, q, bound, err);

@@ -29,7 +29,8 @@ struct pt_writer {
 	struct pt_histogram commit_time;
 };
 
-const struct pt_buckets pt_commit_buckets = { { 250, 500, 1000, 2500, 5000, 10000, 25000, 100000, 250000, 1000000, 5000000 }, 11 };
+const struct pt_buckets pt_commit_buckets = { { 250, 500, 1000, 2500, 5000, 10000, 25000, 100000, 250000, 1000000, 5000000 },
+					      11 };
 
 /* Sleep until there is something to do.  Takes the whole queue; returns whether a group shall run; *ret_end = all is done (a
  * group that is due does not keep a stopped writer alive). */

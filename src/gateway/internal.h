@@ -39,7 +39,7 @@ struct pt_gateway_counts {
 	} types[PT_OP_TYPES_MAX + 1];        /* by pt_op_index() */
 	struct pt_histogram wait;            /* from submit to the first lease */
 	struct pt_histogram requests[PT_REQUEST_KINDS];
-	_Atomic int64_t blobs, blob_bytes;   /* files in the blob folder */
+	_Atomic int64_t blobs, blob_bytes; /* files in the blob folder */
 };
 
 struct pt_gateway {
@@ -72,7 +72,7 @@ void pt_gateway_leave(struct pt_gateway *g);
 int pt_gateway_closed(struct pt_err *err); /* the error to answer with then */
 
 /* --- metrics.c --- */
-void pt_count_end(struct pt_gateway *g, const struct pt_rec_operation *op);   /* it has come to a terminal state */
+void pt_count_end(struct pt_gateway *g, const struct pt_rec_operation *op); /* it has come to a terminal state */
 void pt_count_lease(struct pt_gateway *g, const struct pt_rec_operation *op);
 void pt_count_request(struct pt_gateway *g, const struct pt_api_route *route, int status, int64_t us); /* route NULL = none */
 

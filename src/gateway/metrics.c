@@ -62,71 +62,90 @@ enum {
 static const struct pt_metric rows[] = {
 	[BUILD] = { G("build_info"), "Version of the gateway; always 1.", PT_GAUGE, .labels = { "version" } },
 	[SUBMITTED] = { G("operations_submitted_total"), "Operations accepted.", PT_COUNTER },
-	[FINISHED] = { G("operations_finished_total"), "Operations that ended, by type and state; type other is none of this version's.",
-		       PT_COUNTER, .labels = { "type", "state" } },
+	[FINISHED] = { G("operations_finished_total"),
+		       "Operations that ended, by type and state; type other is none of this version's.", PT_COUNTER,
+		       .labels = { "type", "state" } },
 	[WAIT_SECONDS] = { G("operation_wait_seconds"), "From submit to the first lease.", PT_HISTOGRAM, "seconds" },
 	[SECONDS] = { G("operation_seconds"), "From submit to the end, by type.", PT_HISTOGRAM, "seconds", { "type" } },
 	[LEASED] = { G("leases_total"), "Attempts leased.", PT_COUNTER },
 	[REDELIVERED] = { G("leases_redelivered_total"), "Leases sent again because their answer was lost.", PT_COUNTER },
 	[LEASES_LOST] = { G("leases_lost_total"), "Leases that ended without renewal.", PT_COUNTER },
-	[ATTEMPTS_FAILED] = { G("attempts_failed_total"), "Attempts whose result was an error and that were tried again.", PT_COUNTER },
+	[ATTEMPTS_FAILED] = { G("attempts_failed_total"), "Attempts whose result was an error and that were tried again.",
+			      PT_COUNTER },
 	[RESULTS] = { G("results_total"), "Results stored.", PT_COUNTER },
 	[DUPLICATES] = { G("results_duplicate_total"), "Results delivered again.", PT_COUNTER },
 	[REFUSED] = { G("results_refused_total"), "Results of attempts that were no longer current.", PT_COUNTER },
 	[EXCHANGES] = { G("exchanges_total"), "Exchange requests.", PT_COUNTER },
-	[AUTH_FAILED] = { G("authentication_failures_total"), "Requests with wrong, expired or revoked credentials.", PT_COUNTER },
+	[AUTH_FAILED] = { G("authentication_failures_total"), "Requests with wrong, expired or revoked credentials.",
+			  PT_COUNTER },
 	[COMMITS] = { G("commits_total"), "Transactions committed (each one fsync).", PT_COUNTER },
 	[COMMIT_JOBS] = { G("commit_jobs_total"), "Changes committed in them.", PT_COUNTER },
 	[COMMIT_SECONDS] = { G("commit_seconds"), "Duration of commits: mostly the fsync of the disk.", PT_HISTOGRAM, "seconds" },
 	[WRITER_BACKLOG] = { G("writer_backlog"), "Changes waiting for the writer.", PT_GAUGE },
 	[HTTP_CONNECTIONS] = { G("http_connections"), "Open connections.", PT_GAUGE },
 	[HTTP_CONNECTIONS_MAX] = { G("http_connections_max"), "How many there may be (from the limit of open files).", PT_GAUGE },
-	[HTTP_CROWDED] = { G("http_connections_crowded_total"), "Connections beyond that: one short request each, no exchange.", PT_COUNTER },
+	[HTTP_CROWDED] = { G("http_connections_crowded_total"), "Connections beyond that: one short request each, no exchange.",
+			   PT_COUNTER },
 	[HTTP_HELD] = { G("http_held"), "Requests held open.", PT_GAUGE },
 	[HTTP_RESPONSES] = { G("http_responses_total"), "Responses by class of status.", PT_COUNTER, .labels = { "class" } },
 	[HTTP_SECONDS] = { G("http_request_seconds"),
 			   "Duration of requests by kind: client and agent (those that are answered at once), wait (held open on purpose), "
 			   "other (probes, metrics, unknown paths).",
-			   PT_HISTOGRAM, "seconds", { "kind" } },
-	[CERTIFICATE] = { G("certificate_expiry_timestamp_seconds"), "End of the certificate of --tls-cert; absent without TLS.", PT_GAUGE,
-			  "seconds since 1970" },
+			   PT_HISTOGRAM,
+			   "seconds",
+			   { "kind" } },
+	[CERTIFICATE] = { G("certificate_expiry_timestamp_seconds"), "End of the certificate of --tls-cert; absent without TLS.",
+			  PT_GAUGE, "seconds since 1970" },
 	[LOG_LINES] = { G("log_lines_total"), "Log lines of agents stored.", PT_COUNTER },
 	[LOG_DUPLICATES] = { G("log_lines_duplicate_total"), "Log lines that agents sent again.", PT_COUNTER },
 	[LOG_IGNORED] = { G("log_lines_ignored_total"), "Log lines about operations that are not the sender's.", PT_COUNTER },
 	[LOG_EXPIRED] = { G("log_chunks_expired_total"), "Chunks of log lines removed by age or bytes.", PT_COUNTER },
-	[DATABASE_BYTES] = { G("database_bytes"), "Bytes of the database's files: the state, and its write-ahead log.", PT_GAUGE, "bytes",
+	[DATABASE_BYTES] = { G("database_bytes"),
+			     "Bytes of the database's files: the state, and its write-ahead log.",
+			     PT_GAUGE,
+			     "bytes",
 			     { "file" } },
 	[BLOBS] = { G("blobs"), "Large results in files of their own.", PT_GAUGE },
 	[BLOB_BYTES] = { G("blob_bytes"), "Bytes of them.", PT_GAUGE, "bytes" },
-	[DISK_FREE] = { G("disk_free_bytes"), "Bytes free on the disk of the database and of the blobs.", PT_GAUGE, "bytes", { "of" } },
+	[DISK_FREE] = { G("disk_free_bytes"),
+			"Bytes free on the disk of the database and of the blobs.",
+			PT_GAUGE,
+			"bytes",
+			{ "of" } },
 	[DISK_SIZE] = { G("disk_size_bytes"), "Size of that disk.", PT_GAUGE, "bytes", { "of" } },
 	[DISK_FULL] = { G("disk_full"), "1 while a disk has so little room that the gateway is not ready.", PT_GAUGE },
 	[INSTANCES] = { G("connected_instances"), "Connected agent instances.", PT_GAUGE },
-	[VERSIONS] = { G("instances_by_version"), "Connected agent instances by their version.", PT_GAUGE, .labels = { "version" } },
+	[VERSIONS] = { G("instances_by_version"), "Connected agent instances by their version.", PT_GAUGE,
+		       .labels = { "version" } },
 	[AGENT_ENABLED] = { G("agent_enabled"), "1 when the agent is given work.", PT_GAUGE, .labels = { "agent" } },
 	[AGENT_INSTANCES] = { G("agent_instances"), "Connected instances, by agent.", PT_GAUGE, .labels = { "agent" } },
 	[AGENT_SLOTS] = { G("agent_slots"), "Slots of those that take work, by agent.", PT_GAUGE, .labels = { "agent" } },
 	[AGENT_HELD] = { G("agent_held"), "Operations that they hold, by agent.", PT_GAUGE, .labels = { "agent" } },
 	[QUEUED] = { G("queued_operations"), "Operations ready to be leased, by agent (counted up to 10,000).", PT_GAUGE,
 		     .labels = { "agent" } },
-	[PARKED] = { G("parked_operations"), "Operations that pause before their next attempt, by agent (counted up to 10,000).", PT_GAUGE,
-		     .labels = { "agent" } },
+	[PARKED] = { G("parked_operations"), "Operations that pause before their next attempt, by agent (counted up to 10,000).",
+		     PT_GAUGE, .labels = { "agent" } },
 	[AGENT_LEASED] = { G("leased_operations"), "Operations leased to instances, by agent (counted up to 10,000).", PT_GAUGE,
 			   .labels = { "agent" } },
-	[OUTSTANDING] = { G("outstanding_operations"), "Queued and leased together: what there is to do.  Scale on this.", PT_GAUGE,
-			  .labels = { "agent" } },
-	[QUEUE_OLDEST] = { G("queue_oldest_seconds"), "Age of the oldest ready operation, by agent.", PT_GAUGE, "seconds", { "agent" } },
-	[DEAD_LETTERS] = { "postern_dead_letters", "Operations that ended and need a person, by state (counted up to 10,000).", PT_GAUGE,
-			   .labels = { "state" } },
+	[OUTSTANDING] = { G("outstanding_operations"), "Queued and leased together: what there is to do.  Scale on this.",
+			  PT_GAUGE, .labels = { "agent" } },
+	[QUEUE_OLDEST] = { G("queue_oldest_seconds"),
+			   "Age of the oldest ready operation, by agent.",
+			   PT_GAUGE,
+			   "seconds",
+			   { "agent" } },
+	[DEAD_LETTERS] = { "postern_dead_letters", "Operations that ended and need a person, by state (counted up to 10,000).",
+			   PT_GAUGE, .labels = { "state" } },
 };
 const struct pt_metric_table pt_gateway_metrics = { "Gateway", rows, PT_COUNT(rows) };
 
 /* --- counting --- */
 
-static const struct pt_buckets operation_time = { { 10000, 50000, 100000, 500000, 1000000, 5000000, 30000000, 120000000, 600000000,
-						    3600000000 },
-						  10 };
-static const struct pt_buckets request_time = { { 1000, 2500, 5000, 10000, 25000, 100000, 250000, 1000000, 5000000, 30000000 }, 10 };
+static const struct pt_buckets operation_time = {
+	{ 10000, 50000, 100000, 500000, 1000000, 5000000, 30000000, 120000000, 600000000, 3600000000 }, 10
+};
+static const struct pt_buckets request_time = { { 1000, 2500, 5000, 10000, 25000, 100000, 250000, 1000000, 5000000, 30000000 },
+						10 };
 static const char *const kinds[PT_REQUEST_KINDS] = { "client", "agent", "wait", "other" };
 
 void pt_count_end(struct pt_gateway *g, const struct pt_rec_operation *op)
@@ -186,7 +205,8 @@ static int count(struct agents *all, const char *agent, enum pt_queue queue, int
 
 	pt_id_copy(m.agent, agent);
 	return pt_tx_count(all->tx, &pt_operations,
-			   &(struct pt_scan) { .index = &pt_operations_by_queue, .match = &m, .n_eq = 2, .limit = COUNT_MAX }, ret, all->err);
+			   &(struct pt_scan) { .index = &pt_operations_by_queue, .match = &m, .n_eq = 2, .limit = COUNT_MAX },
+			   ret, all->err);
 }
 
 struct first {
@@ -230,7 +250,8 @@ static int add_agent(void *arg, void *rec)
 
 	snprintf(one.name, sizeof(one.name), "%s", a->name);
 	pt_presence_of(all->c->g, a->id, &one.here);
-	if ((rc = count(all, a->id, PT_QUEUE_READY, &one.ready)) < 0 || (rc = count(all, a->id, PT_QUEUE_PARKED, &one.parked)) < 0 ||
+	if ((rc = count(all, a->id, PT_QUEUE_READY, &one.ready)) < 0 ||
+	    (rc = count(all, a->id, PT_QUEUE_PARKED, &one.parked)) < 0 ||
 	    (rc = count(all, a->id, PT_QUEUE_LEASED, &one.leased)) < 0 || (rc = find_oldest(all, a->id, &one.oldest)) < 0)
 		return rc;
 	return pt_list_append(&all->list, sizeof(one), &one, all->err);
@@ -239,15 +260,24 @@ static int add_agent(void *arg, void *rec)
 static double value_of(const struct one_agent *a, int row, int64_t now)
 {
 	switch (row) {
-	case AGENT_ENABLED: return a->enabled;
-	case AGENT_INSTANCES: return a->here.instances;
-	case AGENT_SLOTS: return (double)a->here.slots;
-	case AGENT_HELD: return (double)a->here.held;
-	case QUEUED: return (double)a->ready;
-	case PARKED: return (double)a->parked;
-	case AGENT_LEASED: return (double)a->leased;
-	case OUTSTANDING: return (double)(a->ready + a->leased);
-	default: return a->oldest && now > a->oldest ? (double)(now - a->oldest) / 1000 : 0;
+	case AGENT_ENABLED:
+		return a->enabled;
+	case AGENT_INSTANCES:
+		return a->here.instances;
+	case AGENT_SLOTS:
+		return (double)a->here.slots;
+	case AGENT_HELD:
+		return (double)a->here.held;
+	case QUEUED:
+		return (double)a->ready;
+	case PARKED:
+		return (double)a->parked;
+	case AGENT_LEASED:
+		return (double)a->leased;
+	case OUTSTANDING:
+		return (double)(a->ready + a->leased);
+	default:
+		return a->oldest && now > a->oldest ? (double)(now - a->oldest) / 1000 : 0;
 	}
 }
 

@@ -8,9 +8,10 @@
 struct pt_usage {
 	double cpu_seconds, started; /* started: wall seconds since 1970 */
 	int64_t resident_bytes, threads, open_files, max_files;
-	int64_t memory_bytes, memory_limit_bytes; /* of the cgroup that has the smallest limit above us; without page cache that can be
+	int64_t memory_bytes,
+		memory_limit_bytes; /* of the cgroup that has the smallest limit above us; without page cache that can be
 						     dropped; -1 without a limit */
-	double throttled_seconds;                 /* how long the cgroup's CPU limit has held us up */
+	double throttled_seconds;   /* how long the cgroup's CPU limit has held us up */
 };
 void pt_usage_now(struct pt_usage *ret);
 /* The cgroup part of it: proc is "/proc/self/cgroup", sys is "/sys/fs/cgroup" (tests have others).  Versions 1 and 2. */

@@ -253,7 +253,8 @@ static void test_scan(void)
 		const char *what;
 	} wrong[] = {
 		{ { .beyond = "a", .has_less_than = true }, "two bounds" },
-		{ { .index = by_rank, .match = &o, .n_eq = 1, .has_less_than = true, .has_at_least = true }, "both bounds of a number" },
+		{ { .index = by_rank, .match = &o, .n_eq = 1, .has_less_than = true, .has_at_least = true },
+		  "both bounds of a number" },
 		{ { .has_less_than = true }, "a number against text" },
 		{ { .index = by_rank, .match = &o, .n_eq = 1, .beyond = "a" }, "text against a number" },
 		{ { .index = by_rank, .match = &o, .n_eq = 4 }, "more columns than there are" },

@@ -94,7 +94,8 @@ static void test_now(void)
 		;
 	pt_usage_now(&b);
 	is_int(b.open_files - a.open_files, 1, "one file more is counted");
-	ok(b.open_files >= 4 && b.open_files < b.max_files, "%lld of %lld files", (long long)b.open_files, (long long)b.max_files);
+	ok(b.open_files >= 4 && b.open_files < b.max_files, "%lld of %lld files", (long long)b.open_files,
+	   (long long)b.max_files);
 	ok(b.cpu_seconds > a.cpu_seconds, "CPU time grows");
 	ok(b.resident_bytes > 500000 && b.resident_bytes < 1 << 30, "%lld bytes resident", (long long)b.resident_bytes);
 	is_int(b.threads, 1, "threads");
