@@ -4,6 +4,7 @@
  * one of the local HTTP server, and the caller of pt_agent_run(), which drains when it is time to stop. */
 #ifndef PT_AGENT_AGENT_H
 #define PT_AGENT_AGENT_H
+#include "base/metric.h"
 #include "base/opt.h"
 
 struct pt_agent_conf {
@@ -37,5 +38,6 @@ void pt_agent_stop(struct pt_agent *a);
 unsigned pt_agent_port(const struct pt_agent *a); /* of the local endpoints, 0 = none */
 void pt_agent_free(struct pt_agent *a);           /* after pt_agent_run(); keeps what a thread left behind may touch */
 
+extern const struct pt_metric_table pt_agent_metrics;
 extern const struct pt_command pt_cmd_agent;
 #endif

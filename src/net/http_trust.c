@@ -8,6 +8,7 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
+#include <time.h>
 
 enum { CA_MAX = 1 << 20 };
 
@@ -96,12 +97,35 @@ static void name_text(const X509_NAME *name, char *out, size_t size)
 	BIO_free(bio);
 }
 
+/* Wall seconds, 0 = unknown. */
+static int64_t expires(const X509 *x)
+{
+	struct tm tm = { 0 };
+
+	return ASN1_TIME_to_tm(X509_get0_notAfter(x), &tm) == 1 ? (int64_t)timegm(&tm) : 0;
+}
+
+int64_t pt_cert_file_expires(const char *path)
+{
+	pt_auto_buf pem = PT_BUF_INIT(CA_MAX);
+	struct pt_trust t = { 0 };
+	struct pt_err ignored;
+	int64_t at = 0;
+
+	if (pt_file_read(path, &pem, &ignored) == 0 && pem_read(&t, &pem, "file", &ignored) == 0)
+		at = expires(sk_X509_value(t.extra, 0));
+	sk_X509_pop_free(t.extra, X509_free);
+	return at;
+}
+
 static int on_verify(int good, X509_STORE_CTX *x)
 {
 	SSL *ssl = X509_STORE_CTX_get_ex_data(x, SSL_get_ex_data_X509_STORE_CTX_idx());
 	struct pt_trust *t = ssl ? SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl)) : NULL;
 	X509 *cert = X509_STORE_CTX_get_current_cert(x);
 
+	if (good && t && cert && X509_STORE_CTX_get_error_depth(x) == 0)
+		t->expires = expires(cert);
 	if (!good && t && cert) {
 		t->verify_error = X509_STORE_CTX_get_error(x);
 		name_text(X509_get_subject_name(cert), t->subject, sizeof(t->subject));
