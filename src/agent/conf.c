@@ -46,11 +46,11 @@ static int check_ranges(const struct pt_agent_conf *c, struct pt_err *err)
 
 struct pt_http_client_conf pt_agent_http_conf(const struct pt_agent_conf *c)
 {
-	return (struct pt_http_client_conf){ .ca = c->ca_file && *c->ca_file ? c->ca_file : NULL,
-					     .https_proxy = c->https_proxy,
-					     .http_proxy = c->http_proxy,
-					     .no_proxy = c->no_proxy,
-					     .user_agent = "postern-agent/" PT_VERSION };
+	return (struct pt_http_client_conf) { .ca = c->ca_file && *c->ca_file ? c->ca_file : NULL,
+					      .https_proxy = c->https_proxy,
+					      .http_proxy = c->http_proxy,
+					      .no_proxy = c->no_proxy,
+					      .user_agent = "postern-agent/" PT_VERSION };
 }
 
 /* A client made once and thrown away: a bad CA file or proxy is seen. */
@@ -76,7 +76,7 @@ int pt_agent_conf_check(const struct pt_agent_conf *c, pt_opt_bad_fn *bad, void 
 			return rc;
 		if (rc < 0) {
 			bad(arg, err);
-			*err = (struct pt_err){ 0 };
+			*err = (struct pt_err) { 0 };
 		}
 	}
 	return PT_OK;
