@@ -13,6 +13,7 @@ struct pt_trust {
 	char subject[200], issuer[200]; /* of the certificate that failed, "" = none did */
 	int verify_error;               /* X509_V_ERR_… */
 	int64_t expires;                /* of the newest server certificate seen, wall seconds; 0 = none yet */
+	struct pt_http_tls *seen;       /* the call's; NULL = not wanted */
 };
 int pt_trust_init(struct pt_trust *t, const char *ca, struct pt_err *err) PT_MUSTCHECK;
 void pt_trust_release(struct pt_trust *t);

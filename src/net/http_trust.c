@@ -118,18 +118,36 @@ int64_t pt_cert_file_expires(const char *path)
 	return at;
 }
 
+/* The server's own certificate is accepted, and with it the chain. */
+static void accepted(const struct pt_trust *t, X509_STORE_CTX *x, const SSL *ssl, X509 *cert)
+{
+	STACK_OF(X509) *chain = X509_STORE_CTX_get0_chain(x);
+	const X509 *top = chain ? sk_X509_value(chain, sk_X509_num(chain) - 1) : NULL;
+
+	*t->seen = (struct pt_http_tls) { 0 };
+	snprintf(t->seen->version, sizeof(t->seen->version), "%s", SSL_get_version(ssl));
+	name_text(X509_get_subject_name(cert), t->seen->subject, sizeof(t->seen->subject));
+	name_text(X509_get_issuer_name(cert), t->seen->issuer, sizeof(t->seen->issuer));
+	t->seen->not_after = expires(cert);
+	for (int i = 0; top && t->extra && i < sk_X509_num(t->extra); i++)
+		t->seen->own_ca |= X509_cmp(top, sk_X509_value(t->extra, i)) == 0;
+}
+
 static int on_verify(int good, X509_STORE_CTX *x)
 {
 	SSL *ssl = X509_STORE_CTX_get_ex_data(x, SSL_get_ex_data_X509_STORE_CTX_idx());
 	struct pt_trust *t = ssl ? SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl)) : NULL;
 	X509 *cert = X509_STORE_CTX_get_current_cert(x);
 
-	if (good && t && cert && X509_STORE_CTX_get_error_depth(x) == 0)
-		t->expires = expires(cert);
 	if (!good && t && cert) {
 		t->verify_error = X509_STORE_CTX_get_error(x);
 		name_text(X509_get_subject_name(cert), t->subject, sizeof(t->subject));
 		name_text(X509_get_issuer_name(cert), t->issuer, sizeof(t->issuer));
+	}
+	if (good && t && cert && X509_STORE_CTX_get_error_depth(x) == 0) {
+		t->expires = expires(cert);
+		if (t->seen)
+			accepted(t, x, ssl, cert);
 	}
 	return good;
 }
