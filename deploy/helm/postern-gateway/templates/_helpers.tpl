@@ -1,10 +1,10 @@
-{{- define "gw.name" -}}
+{{- define "postern-gateway.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
 {{- end }}
 
 {{- /* The release's name when it holds the chart's, else both. Room is left for suffixes. */ -}}
-{{- define "gw.fullname" -}}
-{{- $name := include "gw.name" . -}}
+{{- define "postern-gateway.fullname" -}}
+{{- $name := include "postern-gateway.name" . -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
 {{- else if contains $name .Release.Name -}}
@@ -14,38 +14,38 @@
 {{- end -}}
 {{- end }}
 
-{{- define "gw.namespace" -}}
+{{- define "postern-gateway.namespace" -}}
 {{- default .Release.Namespace .Values.namespace -}}
 {{- end }}
 
-{{- define "gw.selector" -}}
-app.kubernetes.io/name: {{ include "gw.name" . }}
+{{- define "postern-gateway.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "postern-gateway.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: gateway
 {{- end }}
 
 {{- /* The pod of `helm test`: outside the Service's selector, inside the network policy's. */ -}}
-{{- define "gw.testLabels" -}}
-app.kubernetes.io/name: {{ include "gw.name" . }}
+{{- define "postern-gateway.testLabels" -}}
+app.kubernetes.io/name: {{ include "postern-gateway.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: test
 {{- end }}
 
 {{- /* Of the pod: nothing that changes with the chart's version, so that only real changes restart it. */ -}}
-{{- define "gw.podLabels" -}}
-app: {{ include "gw.name" . }}
-{{ include "gw.selector" . }}
+{{- define "postern-gateway.podLabels" -}}
+app: {{ include "postern-gateway.name" . }}
+{{ include "postern-gateway.selectorLabels" . }}
 app.kubernetes.io/part-of: postern
 {{- end }}
 
-{{- define "gw.labels" -}}
-{{ include "gw.podLabels" . }}
+{{- define "postern-gateway.labels" -}}
+{{ include "postern-gateway.podLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{- define "gw.image" -}}
+{{- define "postern-gateway.image" -}}
 {{- if .Values.image.digest -}}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}
 {{- else -}}
@@ -53,28 +53,28 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end }}
 
-{{- define "gw.serviceAccount" -}}
+{{- define "postern-gateway.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
-{{- default (include "gw.fullname" .) .Values.serviceAccount.name -}}
+{{- default (include "postern-gateway.fullname" .) .Values.serviceAccount.name -}}
 {{- else -}}
 {{- default "default" .Values.serviceAccount.name -}}
 {{- end -}}
 {{- end }}
 
-{{- define "gw.ownerSecret" -}}
-{{- default (printf "%s-owner-token" (include "gw.fullname" .)) .Values.ownerToken.existingSecret.name -}}
+{{- define "postern-gateway.ownerSecret" -}}
+{{- default (printf "%s-owner-token" (include "postern-gateway.fullname" .)) .Values.ownerToken.existingSecret.name -}}
 {{- end }}
 
-{{- define "gw.claim" -}}
-{{- default (printf "%s-data" (include "gw.fullname" .)) .Values.persistence.existingClaim -}}
+{{- define "postern-gateway.claim" -}}
+{{- default (printf "%s-data" (include "postern-gateway.fullname" .)) .Values.persistence.existingClaim -}}
 {{- end }}
 
 {{- /* Inside the cluster. */ -}}
-{{- define "gw.serviceUrl" -}}
-{{ ternary "https" "http" (ne .Values.tls.existingSecret.name "") }}://{{ include "gw.fullname" . }}.{{ include "gw.namespace" . }}.svc.{{ .Values.clusterDomain }}:{{ .Values.service.port }}
+{{- define "postern-gateway.serviceUrl" -}}
+{{ ternary "https" "http" (ne .Values.tls.existingSecret.name "") }}://{{ include "postern-gateway.fullname" . }}.{{ include "postern-gateway.namespace" . }}.svc.{{ .Values.clusterDomain }}:{{ .Values.service.port }}
 {{- end }}
 
-{{- define "gw.publicUrl" -}}
+{{- define "postern-gateway.publicUrl" -}}
 {{- if .Values.container.publicUrl -}}
 {{- .Values.container.publicUrl -}}
 {{- else if .Values.ingress.enabled -}}
@@ -82,12 +82,12 @@ https://{{ .Values.ingress.host }}
 {{- end -}}
 {{- end }}
 
-{{- define "gw.stopSeconds" -}}
+{{- define "postern-gateway.stopSeconds" -}}
 {{- add .Values.stop.timeoutSeconds .Values.stop.marginSeconds -}}
 {{- end }}
 
 {{- /* OpenShift gives each namespace a range of users and groups, and refuses others. */ -}}
-{{- define "gw.podSecurityContext" -}}
+{{- define "postern-gateway.podSecurityContext" -}}
 {{- $own := deepCopy .Values.podSecurityContext -}}
 {{- if .Values.openshift -}}
 {{- $own = omit $own "runAsUser" "runAsGroup" "fsGroup" "fsGroupChangePolicy" -}}

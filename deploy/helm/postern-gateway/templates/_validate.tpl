@@ -1,5 +1,5 @@
 {{- /* What the schema cannot say: contradictions between values. Each message says what to do. */ -}}
-{{- define "gw.validate" -}}
+{{- define "postern-gateway.validate" -}}
 {{- $v := .Values -}}
 {{- if or (eq $v.database.type "postgresql") $v.database.existingSecret.name -}}
 {{- fail "database: this release of the gateway keeps its state in SQLite only. Set database.type: sqlite and leave database.existingSecret.name empty" -}}
@@ -35,8 +35,8 @@
 {{- fail "serviceMonitor needs metrics.tokenSecret.name: /metrics asks for the API token of a viewer (postern ctl tokens create --user USER)" -}}
 {{- end -}}
 {{- with $v.stop.terminationGracePeriodSeconds -}}
-{{- if lt (int .) (include "gw.stopSeconds" $ | int) -}}
-{{- fail (printf "stop.terminationGracePeriodSeconds %d: a stop may take %s s (stop.timeoutSeconds + stop.marginSeconds). Set null, or lower stop.timeoutSeconds" (int .) (include "gw.stopSeconds" $)) -}}
+{{- if lt (int .) (include "postern-gateway.stopSeconds" $ | int) -}}
+{{- fail (printf "stop.terminationGracePeriodSeconds %d: a stop may take %s s (stop.timeoutSeconds + stop.marginSeconds). Set null, or lower stop.timeoutSeconds" (int .) (include "postern-gateway.stopSeconds" $)) -}}
 {{- end -}}
 {{- end -}}
 {{- $own := list "POSTERN_LISTEN" "POSTERN_DATABASE" "POSTERN_BLOB_DIR" "POSTERN_PUBLIC_URL" "POSTERN_TLS_CERT" "POSTERN_TLS_KEY" "POSTERN_OWNER_TOKEN_FILE" "POSTERN_THREADS" "POSTERN_RETENTION" "POSTERN_LEASE" "POSTERN_LOG_RETENTION" "POSTERN_LOG_MAX_BYTES" "POSTERN_STOP_TIMEOUT" "POSTERN_LOG_LEVEL" "POSTERN_LOG_FORMAT" -}}
