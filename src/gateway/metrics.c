@@ -1,5 +1,6 @@
-/* GET /metrics: what the gateway counts; every name is a row of the table.  Counters are in memory; gauges are read from the state, so that
- * none can drift.  The cost of a scrape is bounded: per agent a few index ranges of up to COUNT_MAX entries and a row for each priority. */
+/* GET /metrics: what the gateway counts; every name is a row of the table.  Counters are in memory; gauges are read from the
+ * state, so that none can drift.  The cost of a scrape is bounded: per agent a few index ranges of up to COUNT_MAX entries and a
+ * row for each priority. */
 #include "config.h"
 #include "gateway/gateway.h"
 #include "gateway/internal.h"
@@ -222,7 +223,8 @@ static int take_first(void *arg, void *rec)
 	return 1;
 }
 
-/* When the oldest ready operation was made, 0 = there is none.  The queue's order is priority, then age: the first of each priority. */
+/* When the oldest ready operation was made, 0 = there is none.  The queue's order is priority, then age: so it is the first of
+ * one of the priorities. */
 static int find_oldest(struct agents *all, const char *agent, int64_t *ret)
 {
 	struct pt_rec_operation m = { .queue = PT_QUEUE_READY };

@@ -1,5 +1,5 @@
-/* What this process uses, and what it may use: memory, files, CPU, disks.  Reads /proc, the cgroup files and statvfs(3); blocks on those
- * only, a few dozen microseconds.  Any thread. */
+/* What this process uses, and what it may use: memory, files, CPU, disks.  Reads /proc, the cgroup files and statvfs(3);
+ * blocks on those only, a few dozen microseconds.  Any thread. */
 #ifndef PT_OS_USAGE_H
 #define PT_OS_USAGE_H
 #include "base/metric.h"

@@ -269,6 +269,12 @@ def test_alerts_lead_to_the_runbook():
     assert metrics_of(runbook) <= documented().keys()
 
 
+def test_scrape_settings_of_the_runbook_are_good(home):
+    conf = home / "prometheus.yml"
+    conf.write_text(re.search(r"^```yaml\n(.*?)^```", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE | re.DOTALL)[1])
+    assert "SUCCESS" in run("promtool", "check", "config", "--syntax-only", conf).stdout
+
+
 def test_rules_work_on_real_metrics(world):
     rules = [r for g in world.prometheus.api("rules")["groups"] for r in g["rules"]]
     recorded = yaml.safe_load(RULES.read_text())["groups"]
