@@ -64,6 +64,15 @@ def test_other_programs_read_the_archive(archive, home, transport):
     assert config["Labels"]["org.opencontainers.image.version"] == "0.1.0"
 
 
+def test_containerd_gets_the_complete_name(archive):
+    """Kubelets ask containerd for docker.io/postern/postern, however short the name in the manifest of a pod is."""
+    index = json.loads(subprocess.check_output(["tar", "-xOf", archive, "index.json"]))
+    names = [m["annotations"]["io.containerd.image.name"] for m in index["manifests"]]
+    assert names == ["docker.io/postern/postern:0.1.0", "docker.io/postern/postern:latest"]
+    assert oci.full_name("localhost/a:1") == "localhost/a:1" and oci.full_name("r.example:5000/a/b:1") == "r.example:5000/a/b:1"
+    assert oci.full_name("busybox:1") == "docker.io/library/busybox:1"
+
+
 def test_configuration(image):
     c = image.config
     assert c["Healthcheck"]["Test"] == ["CMD", "/usr/bin/postern", "check", "live"]
