@@ -178,7 +178,7 @@ check_workload()
 	selector="app.kubernetes.io/instance=$release"
 	if ! ask get deployments,statefulsets -l "$selector" -o \
 		"go-template={{range .items}}{{\$w := .}}{{range .spec.template.spec.containers}}{{if eq .name \"$container\"}}{{\$w.kind}}/{{\$w.metadata.name}} {{\$w.spec.replicas}} {{with \$w.status.readyReplicas}}{{.}}{{else}}0{{end}}{{\"\\n\"}}{{end}}{{end}}{{end}}"; then
-		cannot_look workload
+		say FAIL workload "the release's workloads cannot be looked at: $(error_text)" "Let your user get and list Deployments, StatefulSets, Pods and Secrets here."
 		return 1
 	fi
 	line=$(printf '%s\n' "$answer" | head -n 1)
@@ -434,20 +434,21 @@ print='
 	{ n[$1]++; status[NR] = $1; name[NR] = $2; detail[NR] = $3; fix[NR] = ($1 == "WARN" || $1 == "FAIL") ? $4 : "" }
 	END {
 		if (json) {
-			printf "{\"ok\":%s,\"checks\":[", n["FAIL"] ? "false" : "true"
+			printf("{\"ok\":%s,\"checks\":[", (n["FAIL"] ? "false" : "true"))
 			for (i = 1; i <= NR; i++)
-				printf "%s{\"name\":%s,\"status\":%s,\"detail\":%s,\"fix\":%s}", i > 1 ? "," : "", text(name[i]), text(status[i]), text(detail[i]), fix[i] == "" ? "null" : text(fix[i])
+				printf("%s{\"name\":%s,\"status\":%s,\"detail\":%s,\"fix\":%s}", (i > 1 ? "," : ""), text(name[i]), text(status[i]), text(detail[i]), (fix[i] == "" ? "null" : text(fix[i])))
 			printf "],\"summary\":{\"passed\":%d,\"warnings\":%d,\"failed\":%d,\"skipped\":%d},\"pod\":", n["PASS"], n["WARN"], n["FAIL"], n["SKIP"]
 		} else {
 			for (i = 1; i <= NR; i++)
 				printf "%s  %-13s  %s\n", status[i], name[i], detail[i]
-			printf "\n%d passed, %d warning%s, %d failed", n["PASS"], n["WARN"], n["WARN"] == 1 ? "" : "s", n["FAIL"]
-			printf n["SKIP"] ? ", %d skipped\n" : "\n", n["SKIP"]
+			printf("\n%d passed, %d warning%s, %d failed", n["PASS"], n["WARN"], (n["WARN"] == 1 ? "" : "s"), n["FAIL"])
+			if (n["SKIP"]) printf(", %d skipped", n["SKIP"])
+			print ""
 			k = 0
 			for (pass = 1; pass <= 2; pass++)
 				for (i = 1; i <= NR; i++)
 					if (fix[i] != "" && status[i] == (pass == 1 ? "FAIL" : "WARN"))
-						printf "%s%2d. %s: %s\n", k++ ? "" : "\nWhat to do:\n", k, name[i], fix[i]
+						printf("%s%2d. %s: %s\n", (k ? "" : "\nWhat to do:\n"), ++k, name[i], fix[i])
 		}
 	}'
 
