@@ -3,6 +3,7 @@ import functools
 import glob
 import json
 import os
+import re
 import subprocess
 import tempfile
 
@@ -76,11 +77,11 @@ def template(chart, *argv, path=None):
 
 @functools.cache
 def render(path, chart):
-    """The text of a render with one file of values."""
+    """The text of a render with one file of values.  The owner's token of a gateway is another one each time: it is left out."""
     p = template(chart, "--values", path)
     if p.returncode:
         raise AssertionError(f"{path}: {p.stderr}")
-    return p.stdout
+    return re.sub(r"(?m)^  token: [A-Za-z0-9+/=]{60,}$", "  token: RANDOM", p.stdout)
 
 
 def parse(text):
