@@ -68,6 +68,8 @@ static int check_conf(struct pt_agent *a, struct pt_err *err)
 
 	if (rc == 0)
 		rc = check_url(a, err);
+	if (rc == 0)
+		rc = pt_store_conf_check(&c->store, err);
 	if (rc < 0)
 		return rc;
 	rc = pt_guard_init(&guard, c->blocked_cidrs, c->allowed_cidrs, err);
