@@ -135,7 +135,8 @@ class Moto(Process):
 
 
 class Answers(http.server.ThreadingHTTPServer):
-    """A small HTTP server: .answers is {"METHOD /path": (status, content type, body)}, .seen a list of (path, headers, body)."""
+    """A small HTTP server: .answers is {"METHOD /path": (status, content type, body)}, with "METHOD *" for all other paths, .seen a list of
+    (path, headers, body)."""
 
     def __init__(self, answers):
         self.answers, self.seen = answers, []
@@ -144,7 +145,8 @@ class Answers(http.server.ThreadingHTTPServer):
             def answer(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
                 self.server.seen.append((self.path, self.headers, body))
-                status, kind, text = self.server.answers.get(f"{self.command} {self.path}", (404, "text/plain", "no"))
+                status, kind, text = (self.server.answers.get(f"{self.command} {self.path}") or
+                                      self.server.answers.get(f"{self.command} *", (404, "text/plain", "no")))
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(text.encode())))

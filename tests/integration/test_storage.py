@@ -76,6 +76,34 @@ def test_a_wrong_endpoint_is_told_apart(swift, origin):
     failed(probe(swift.settings("work", ENDPOINT_URL="http://store.invalid")), "write", "host_unknown", "")
 
 
+def test_a_store_that_does_not_keep_its_word(swift):
+    """Other bytes than were written, a list without the new object, and an object that cannot be deleted."""
+    denied = (403, "application/xml", "<Error><Code>AccessDenied</Code><Message>no</Message></Error>")
+    with Answers({"PUT *": (200, "", ""), "GET *": (200, "text/plain", "something else"), "DELETE *": denied}) as store:
+        doc = probe(swift.settings("work", ENDPOINT_URL=store.url))
+        failed(doc, "read", "corrupt_data", "", "other bytes", "proxy")
+        assert doc["left"] is True  # the failed read is what is told, not the failed delete
+
+    class Memory(dict):
+        """Keeps objects, lists nothing, and does not delete."""
+        def get(self, what, default=None):
+            method, path = what.split(" ", 1)
+            if method == "PUT" and path != "*":
+                self[path] = True
+            if method == "GET" and path in self:
+                key = path.rsplit("/", 1)[1]
+                return (200, "text/plain", f"{key}: written to see whether this store works; it may be deleted\n")
+            if method == "GET" and path != "*":
+                return (200, "application/xml", "<ListBucketResult></ListBucketResult>")
+            return {"PUT": (200, "", ""), "DELETE": denied}.get(method, default)
+
+    memory = Memory()
+    with Answers(memory) as store:
+        doc = probe(swift.settings("work", ENDPOINT_URL=store.url))
+        failed(doc, "list", "corrupt_data", "", "not in the list")
+        assert doc["left"] is True
+
+
 def test_through_a_proxy(swift, squid):
     assert probe(swift.settings("work"), "--http-proxy", squid.url)["step"] == ""
     assert squid.saw(f"127.0.0.1:{swift.port}")
