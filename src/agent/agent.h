@@ -7,6 +7,7 @@
 #include "base/metric.h"
 #include "base/opt.h"
 #include "net/http_client.h"
+#include "store/store.h"
 
 struct pt_agent_conf {
 	const char *gateway_url, *token_file;
@@ -17,6 +18,7 @@ struct pt_agent_conf {
 	const char *port_file; /* gets the port that listen got; NULL = none */
 	const char *ca_file, *https_proxy, *http_proxy, *no_proxy;
 	const char *credential_dirs, *blocked_cidrs, *allowed_cidrs;
+	struct pt_store_conf store;
 	const char *stop_action; /* of pt_stop_actions; NULL = drain */
 	int64_t stop_timeout_ms; /* from the request to stop until exit, 0 = no limit: see agent/stop.h */
 	int64_t grace_s;         /* after which the service manager kills, 0 = not known */

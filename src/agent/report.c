@@ -160,5 +160,8 @@ void pt_report_health(void *agent, struct pt_buf *b)
 	num(b, "sealed_bytes", st.sealed_bytes);
 	text(b, "sealed_by", st.sealed_by);
 	text(b, "sealed_hint", st.sealed ? "put that key into the token file as \"previous\"; nothing is lost meanwhile" : NULL);
-	pt_buf_str(b, "}}");
+	pt_buf_chr(b, '}');
+	key(b, "storage");
+	pt_store_json(&a->conf->store, b);
+	pt_buf_chr(b, '}');
 }
