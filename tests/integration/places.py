@@ -51,6 +51,11 @@ class Answer:
         assert c["status"] == "PASS", c
         return c["detail"]
 
+    def skips(self, name):
+        c = self.checks[name]
+        assert c["status"] == "SKIP", c
+        return c["detail"]
+
 
 class Place:
     """The settings of an agent that would work; change .env to break them."""
