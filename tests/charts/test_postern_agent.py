@@ -71,6 +71,13 @@ def test_stop_budget_adds_up(value_set, objects):
     assert spec["terminationGracePeriodSeconds"] >= timeout + 5
 
 
+def test_one_that_hangs_is_not_waited_for(objects):
+    """The grace period is for work to finish; a process that fails its liveness probe does none."""
+    _, spec, _ = agent(objects)
+    for probe in ("startupProbe", "livenessProbe"):
+        assert spec["containers"][0][probe]["terminationGracePeriodSeconds"] == 30
+
+
 def size(text):
     units = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "M": 10**6, "G": 10**9}
     m = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", str(text))
