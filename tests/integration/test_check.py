@@ -433,6 +433,8 @@ def test_port(place, stack, origin):
     assert "something else than an agent" in a.fails("agent")
     assert "Cannot assign requested address" in place.check(POSTERN_LISTEN="192.0.2.1:8080").fails("agent")
     assert "port is missing" in place.check(POSTERN_LISTEN="localhost").fails("agent")
+    for listen in ("127.0.0.1:0", "systemd", ""):
+        assert place.check("--listen", listen).checks["agent"]["status"] == "SKIP"
 
 
 def test_agent_that_is_not_ready(place, stack, gateway):
