@@ -7,7 +7,7 @@
   machine "node2"   10.99.0.12 ─────┘   the same;                     pods 10.244.2.0/24
 
 Machines are namespaces (machine.py).  None has a default route: what is not in the cluster cannot be reached.  The nodes pull every image of docker.io from
-the registry in the cluster.  All state is below one folder ($POSTERN_CLUSTER_DIR, /tmp/postern-cluster); the cgroups are below postern-k8s.
+the registry in the cluster.  policy.py enforces network policies.  All state is below one folder ($POSTERN_CLUSTER_DIR, /tmp/postern-cluster); the cgroups are below postern-k8s.
 """
 import contextlib
 import fcntl
@@ -178,6 +178,7 @@ def network(machines):
             if other != node:
                 m.run("ip", "route", "add", pods_of(other), "via", there)
         m.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.bridge.bridge-nf-call-iptables=1")
+    control.run("ip", "route", "add", SERVICES, "via", NODES["node1"])
 
 
 def control_plane(home, machine):
@@ -261,6 +262,7 @@ def start_node(home, machine):
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "clientConnection": {"kubeconfig": f"{certs}/proxy.kubeconfig"},
         "mode": "iptables", "clusterCIDR": PODS, "hostnameOverride": machine.name, "conntrack": {"maxPerCore": 0}, "iptables": {"minSyncPeriod": "0s", "syncPeriod": "30s"}}))
     machine.spawn("kube-proxy", home / "bin/kube-proxy", f"--config={node}/proxy.yaml", "--v=1")
+    machine.spawn("policy", "/usr/bin/python3", HERE / "policy.py", machine.name, f"{CONTROL}:6443", certs / "ca.crt", certs / "admin.crt", certs / "admin.key")
 
 
 def coredns_image(home):
