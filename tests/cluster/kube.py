@@ -10,7 +10,6 @@ Machines are namespaces (machine.py).  None has a default route: what is not in 
 the registry in the cluster.  policy.py enforces network policies.  All state is below one folder ($POSTERN_CLUSTER_DIR, /tmp/postern-cluster); the cgroups are below postern-k8s.
 """
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
@@ -142,10 +141,8 @@ def record(home, machines):
 
 @contextlib.contextmanager
 def lock():
-    home = folder()
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{home}.lock", "w", encoding="utf-8") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
+    """One up or down at a time."""
+    with programs.locked(programs.cache() / "cluster.lock"):
         yield
 
 
