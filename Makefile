@@ -3,7 +3,7 @@
 prefix ?= /usr/local
 export JOBS
 
-.PHONY: all demo test test-deep chaos chaos-mutants bench format lint install clean help
+.PHONY: all demo test test-deep chaos chaos-mutants bench image format lint install clean help
 
 all: ## build into build/ (missing packages are named, not installed)
 	@tools/build plain
@@ -35,6 +35,9 @@ bench: ## measure a release build beside the machine's own limits: JSON and a ta
 	@tools/deps build test bench
 	@tools/build release
 	@POSTERN_BIN=build-release/src/cmd/postern bench/run $(ARGS)
+
+image: ## build the container image, its SBOM beside it: make image ARGS=--local (no engine)
+	@tools/image $(ARGS)
 
 format: ## format the C lines that differ from main
 	@tools/format.sh fix

@@ -87,7 +87,7 @@ class Layer:
 
 def write(out, name, arch, layers, config, created="1970-01-01T00:00:00Z", level=GZIP_LEVEL, also=()):
     """Write the archive `out` of the image `name` ("repository:tag"; `also`: more of them).  `config` has the keys of Docker's and OCI's
-    "config" object.  Gives {"digest": of the manifest, "size": compressed bytes of config and layers, "layers": [bytes]}."""
+    "config" object."""
     tars = [layer.tar() for layer in layers]
     packed = [gzip.compress(t, level, mtime=0) for t in tars]
     image = compact({
@@ -123,4 +123,17 @@ def write(out, name, arch, layers, config, created="1970-01-01T00:00:00Z", level
         for path in sorted(content):
             tar.addfile(entry(path, 0o644, size=len(content[path])), io.BytesIO(content[path]))
     os.replace(part, out)
-    return {"digest": digest(manifest), "size": len(image) + sum(map(len, packed)), "layers": [len(p) for p in packed]}
+
+
+def read(archive):
+    """What is in an archive: {"names", "digest" of the manifest, "size" in compressed bytes, "layers" each in bytes, "config"}."""
+    with tarfile.open(archive) as tar:
+        def load(path):
+            return json.load(tar.extractfile(path))
+
+        first = load("index.json")["manifests"][0]
+        manifest = load("blobs/sha256/" + first["digest"].partition(":")[2])
+        layers = [layer["size"] for layer in manifest["layers"]]
+        return {"names": load("manifest.json")[0]["RepoTags"], "digest": first["digest"], "layers": layers,
+                "size": first["size"] + manifest["config"]["size"] + sum(layers),
+                "config": load("blobs/sha256/" + manifest["config"]["digest"].partition(":")[2])["config"]}
