@@ -51,7 +51,7 @@ struct pt_command {
 	const char *text;    /* paragraphs of the manual: examples, files, exit codes; NULL = none */
 	const struct pt_opt *opts;
 	size_t n_opts;
-	/* argv[0] is the command's last word. */
+	/* argv[0] is the command's last word.  > 0: the exit code, of a command that has said itself what there is to say. */
 	int (*run)(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err);
 	const struct pt_command *sub; /* subcommands, ended by a row without a name; NULL = none */
 };

@@ -182,7 +182,7 @@ void pt_opt_help(const struct pt_command *cmd, struct pt_buf *out)
 
 	pt_buf_str(out, "Usage: ");
 	full_name(cmd, out);
-	pt_buf_str(out, cmd->sub ? " COMMAND [OPTIONS]" : " [OPTIONS]");
+	pt_buf_str(out, !cmd->sub ? " [OPTIONS]" : cmd->run ? " [COMMAND] [OPTIONS]" : " COMMAND [OPTIONS]");
 	for (size_t i = 0; i < cmd->n_opts; i++) {
 		const struct pt_opt *o = &cmd->opts[i];
 
@@ -413,7 +413,7 @@ static void man_synopsis(const struct pt_command *cmd, const char *path, struct 
 {
 	pt_buf_fmt(b, ".Sh SYNOPSIS\n.Nm %s\n", path);
 	if (cmd->sub)
-		pt_buf_str(b, ".Ar COMMAND\n");
+		pt_buf_str(b, cmd->run ? ".Op Ar COMMAND\n" : ".Ar COMMAND\n");
 	for (int positional = 0; positional < 2; positional++)
 		for (size_t i = 0; i < cmd->n_opts; i++) {
 			const struct pt_opt *o = &cmd->opts[i];
@@ -512,7 +512,7 @@ static void man_commands(const struct pt_command *cmd, struct pt_buf *out)
 void pt_opt_man(const struct pt_command *cmd, const char *path, struct pt_buf *out)
 {
 	pt_auto_buf title = PT_BUF_INIT(128);
-	bool group = cmd->sub && cmd->name && *cmd->name && strcmp(cmd->name, "postern") != 0;
+	bool group = cmd->sub && !cmd->run && cmd->name && *cmd->name && strcmp(cmd->name, "postern") != 0;
 
 	for (const char *p = path; *p; p++)
 		pt_buf_chr(&title, *p == ' ' ? '-' : *p);

@@ -22,13 +22,12 @@ static const struct pt_opt opts[] = {
 
 static void markdown(const struct pt_command *cmd, struct pt_buf *out)
 {
-	if (!cmd->sub) {
+	if (!cmd->sub || cmd->run) {
 		pt_buf_fmt(out, "\n## postern %s\n\n```text\n", cmd->name);
 		pt_opt_help(cmd, out);
 		pt_buf_str(out, "```\n");
-		return;
 	}
-	for (const struct pt_command *s = cmd->sub; s->name; s++)
+	for (const struct pt_command *s = cmd->sub; s && s->name; s++)
 		markdown(s, out);
 }
 

@@ -2,6 +2,7 @@
 #include "cmd/cmd.h"
 #include "ctl/ctl.h"
 #include "agent/agent.h"
+#include "check/check.h"
 #include "gateway/gateway.h"
 #include "config.h"
 #include <fcntl.h>
@@ -11,7 +12,7 @@
 enum { EXIT_USAGE = 64, EXIT_EPIPE = 128 + SIGPIPE }; /* sysexits.h; what a shell says when SIGPIPE ends a program */
 
 static const struct pt_command *const parts[] = {
-	&pt_cmd_demo, &pt_cmd_gateway, &pt_cmd_agent, &pt_cmd_ctl, &pt_cmd_help, &pt_cmd_version,
+	&pt_cmd_demo, &pt_cmd_gateway, &pt_cmd_agent, &pt_cmd_check, &pt_cmd_ctl, &pt_cmd_help, &pt_cmd_version,
 };
 static struct pt_command table[PT_COUNT(parts) + 1]; /* filled by main(): rows of other files are no constants to the compiler */
 static const struct pt_command root = {
@@ -111,6 +112,7 @@ int main(int argc, char **argv)
 	const struct pt_command *cmd = NULL;
 	struct pt_err err = { 0 };
 	size_t used = 0, n = argc > 0 ? (size_t)argc - 1 : 0;
+	int rc;
 
 	for (size_t i = 0; i < PT_COUNT(parts); i++)
 		table[i] = *parts[i];
@@ -121,5 +123,6 @@ int main(int argc, char **argv)
 		return report("", &err);
 	if (!cmd->run)
 		return group(cmd, n - used, argv + 1 + used);
-	return cmd->run(cmd, argc - (int)used, argv + used, &err) < 0 ? report(cmd->name, &err) : 0;
+	rc = cmd->run(cmd, argc - (int)used, argv + used, &err);
+	return rc < 0 ? report(cmd->name, &err) : rc;
 }

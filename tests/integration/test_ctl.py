@@ -83,7 +83,7 @@ def test_reference_is_current():
         "write it again: postern help --markdown > docs/cli.md"
 
 
-@pytest.mark.parametrize("page", [(), ("demo",), ("gateway",), ("agent",), ("ctl",)])
+@pytest.mark.parametrize("page", [(), ("demo",), ("gateway",), ("agent",), ("check",), ("ctl",)])
 def test_manual_pages(page):
     text = run(BIN, "help", "--man", *page).stdout
     assert text.startswith(".Dd ") and ".Sh EXIT STATUS" in text
