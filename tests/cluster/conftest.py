@@ -57,7 +57,7 @@ def push_product(cluster):
     archive = os.environ.get("POSTERN_IMAGE")
     if not archive:
         subprocess.run([ROOT / "tools/image", "--local"], check=True, cwd=ROOT, stdin=subprocess.DEVNULL)
-        archive = next((ROOT / "build/image").glob("*.oci.tar"))
+        archive = next((ROOT / "build/image/archive").glob("*.oci.tar"))
     for tag in ("0.1.0", "latest"):
         cluster.push(archive, f"postern/postern:{tag}")
 

@@ -104,8 +104,9 @@ class Cluster:
         return self.kubectl("apply", "-f", "-", *argv, input=manifest)
 
     def push(self, archive, name):
-        """Put an OCI image archive into the registry, as docker.io/NAME for the nodes."""
-        self.call(programs.debian("skopeo"), "copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false", f"oci-archive:{archive}", f"docker://{REGISTRY}/{name}")
+        """Put the image of an OCI archive that has NAME's tag into the registry, as docker.io/NAME for the nodes."""
+        tag = name.rpartition(":")[2]
+        self.call(programs.debian("skopeo"), "copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false", f"oci-archive:{archive}:{tag}", f"docker://{REGISTRY}/{name}")
 
     def cgroup(self, node, controller="memory"):
         """The folder of a node's cgroups on this host."""
