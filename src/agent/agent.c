@@ -4,8 +4,6 @@
 #include "base/id.h"
 #include "base/log.h"
 #include "config.h"
-#include "net/url.h"
-#include "op/guard.h"
 #include <stdio.h>
 
 enum { STACK_BYTES = 256 * 1024, EXEC_STOP_MS = 1000, ORDERED_DELIVER_MS = 5000, LOG_SHARE_MS = 500 };
@@ -37,66 +35,36 @@ int pt_agent_thread(pthread_t *ret, const char *name, void *(*fn)(void *), void 
 
 /* --- start --- */
 
-static int check_url(struct pt_agent *a, struct pt_err *err)
+/* Without slashes at the end. */
+static size_t base_length(const char *url)
 {
-	const char *text = a->conf->gateway_url;
-	struct pt_url url;
-	size_t n = strlen(text);
-	int rc = pt_url_parse(text, &url, err);
+	size_t n = strlen(url);
 
-	if (rc == 0 && strcmp(url.scheme, "https") != 0 && strcmp(url.scheme, "http") != 0)
-		rc = pt_fail(err, PT_E_INVALID, "'%s' is neither https nor http", url.scheme);
-	if (rc == 0 && *url.userinfo)
-		rc = pt_fail(err, PT_E_INVALID, "it must hold no user or password");
-	if (rc == 0 && strpbrk(url.path, "?#"))
-		rc = pt_fail(err, PT_E_INVALID, "it must end with its host or path");
-	if (rc < 0) {
-		(void)pt_err_wrap(err, rc, "--gateway-url");
-		return pt_hint(err, "it looks like https://gateway.example.com; keys go into the token file");
-	}
-	while (n && text[n - 1] == '/')
+	while (n && url[n - 1] == '/')
 		n--;
-	a->base_url = strndup(text, n);
-	return a->base_url ? PT_OK : pt_fail_oom(err);
+	return n;
 }
 
 static int check_conf(struct pt_agent *a, struct pt_err *err)
 {
 	const struct pt_agent_conf *c = a->conf;
-	struct pt_guard guard = { 0 };
-	int rc = pt_stop_plan_make(&a->plan, c->stop_action, c->stop_timeout_ms, c->grace_s * 1000, err);
+	int rc = pt_agent_conf_check(c, NULL, NULL, err);
 
 	if (rc == 0)
-		rc = check_url(a, err);
+		rc = pt_stop_plan_make(&a->plan, c->stop_action, c->stop_timeout_ms, c->grace_s * 1000, err);
 	if (rc < 0)
 		return rc;
-	rc = pt_guard_init(&guard, c->blocked_cidrs, c->allowed_cidrs, err);
-	if (rc < 0)
-		return *err->hint ? rc : pt_hint(err, "write ranges as 10.0.0.0/8,192.168.1.7,fd00::/8");
-	pt_guard_release(&guard);
-	rc = pt_keys_open(&a->keys, c->token_file, err);
+	a->base_url = strndup(c->gateway_url, base_length(c->gateway_url));
+	if (!a->base_url)
+		return pt_fail_oom(err);
 	if (gethostname(a->hostname, sizeof(a->hostname) - 1) < 0)
 		a->hostname[0] = '\0';
-	a->http = (struct pt_http_client_conf){ .ca = c->ca_file && *c->ca_file ? c->ca_file : NULL,
-						 .https_proxy = c->https_proxy,
-						 .http_proxy = c->http_proxy,
-						 .no_proxy = c->no_proxy,
-						 .user_agent = "postern-agent/" PT_VERSION };
+	a->http = pt_agent_http_conf(c);
 	a->credential.dirs = c->credential_dirs;
 	a->view = (struct pt_agent_view){ .arg = a, .health = pt_report_health, .metrics = pt_report_metrics, .http = &a->http,
 					  .credential = &a->credential, .blocked_cidrs = c->blocked_cidrs,
 					  .allowed_cidrs = c->allowed_cidrs };
-	return rc;
-}
-
-/* A client made once and thrown away: a bad CA file or proxy is seen at start. */
-static int check_client(struct pt_agent *a, struct pt_err *err)
-{
-	struct pt_http_client *client = NULL;
-	int rc = pt_http_client_new(&client, &a->http, err);
-
-	pt_http_client_free(client);
-	return rc;
+	return pt_keys_open(&a->keys, c->token_file, err);
 }
 
 int pt_agent_ring(struct pt_agent *a, const char *use, struct pt_seal_ring *ret, struct pt_err *err)
@@ -161,8 +129,6 @@ int pt_agent_start(struct pt_agent **ret, const struct pt_agent_conf *conf, stru
 	rc = pt_cancel_init(&a->publish_stop, err);
 	if (rc == 0)
 		rc = check_conf(a, err);
-	if (rc == 0)
-		rc = check_client(a, err);
 	if (rc == 0)
 		rc = open_spool(a, err);
 	if (rc == 0)

@@ -5,6 +5,7 @@
 #ifndef PT_AGENT_AGENT_H
 #define PT_AGENT_AGENT_H
 #include "base/opt.h"
+#include "net/http_client.h"
 
 struct pt_agent_conf {
 	const char *gateway_url, *token_file;
@@ -22,6 +23,13 @@ struct pt_agent_conf {
 	int64_t log_outbox_bytes;
 	const char *log_format, *log_level; /* for the command; the agent itself does not set up the log */
 };
+
+/* Everything that can be known about conf without the token file, the spool and the network: what pt_agent_start() refuses before it
+ * looks at those.  bad NULL: the first mistake fails, as there.  Else each mistake goes to bad, and the function succeeds.  Reads the
+ * CA file. */
+int pt_agent_conf_check(const struct pt_agent_conf *conf, pt_opt_bad_fn *bad, void *arg, struct pt_err *err) PT_MUSTCHECK;
+/* How conf goes out: CA, proxies, user agent.  Points into conf. */
+struct pt_http_client_conf pt_agent_http_conf(const struct pt_agent_conf *conf);
 
 struct pt_agent;
 /* Open the spool, read the key, listen, start all threads.  conf must outlive the agent.  Works without a gateway: the link

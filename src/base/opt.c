@@ -15,6 +15,8 @@ struct parse {
 	struct found *found; /* one per option */
 	bool help, version, print;
 	bool only_args; /* "--" was seen */
+	pt_opt_bad_fn *bad; /* NULL: the first mistake ends it */
+	void *arg;
 };
 
 const struct pt_command *pt_opt_root;
@@ -203,6 +205,30 @@ static int convert(const struct pt_opt *o, const struct found *f, void *conf, st
 	if (strncmp(f->source, "environment ", 12) == 0)
 		return pt_err_wrap(err, rc, "environment variable %s", f->source + 12);
 	return pt_err_wrap(err, rc, "%s%s", strcmp(f->source, "default") == 0 ? "default of " : "", flag);
+}
+
+/* May a mistake in this setting be passed on, so that the others are still read? */
+static bool passed_on(const struct parse *p, const struct pt_opt *o, struct pt_err *err)
+{
+	if (!p->bad || (o->flags & (PT_OPT_NO_ENV | PT_OPT_POSITIONAL)))
+		return false;
+	p->bad(p->arg, err);
+	*err = (struct pt_err) { 0 };
+	return true;
+}
+
+static int convert_all(const struct parse *p, void *conf, struct pt_err *err)
+{
+	for (size_t i = 0; i < p->cmd->n_opts; i++) {
+		const struct pt_opt *o = &p->cmd->opts[i];
+		int rc = p->found[i].text ? convert(o, &p->found[i], conf, err) : PT_OK;
+
+		if (rc < 0 && !passed_on(p, o, err))
+			return rc;
+		if (rc < 0 && o->def)
+			(void)set_value(o, o->def, conf, err); /* a default that is wrong has been said above */
+	}
+	return PT_OK;
 }
 
 /* --- the command line --- */
@@ -444,8 +470,10 @@ static int required(const struct parse *p, struct pt_err *err)
 			continue;
 		flag_text(o, flag);
 		pt_opt_env_name(o, name);
-		return *name ? pt_fail(err, PT_E_INVALID, "%s is missing (or environment variable %s)", flag, name)
-			     : pt_fail(err, PT_E_INVALID, "%s is missing", flag);
+		(void)(*name ? pt_fail(err, PT_E_INVALID, "%s is missing (or environment variable %s)", flag, name)
+			     : pt_fail(err, PT_E_INVALID, "%s is missing", flag));
+		if (!passed_on(p, o, err))
+			return PT_E_INVALID;
 	}
 	return PT_OK;
 }
@@ -463,12 +491,11 @@ static int parse_all(struct parse *p, const struct pt_command *all, int argc, ch
 		pt_buf_str(&out, "postern " PT_VERSION "\n");
 	if (p->help || p->version)
 		return answer(&out, err);
-	rc = pt_opt_env_check(all ? all : p->cmd, err);
+	rc = pt_opt_env_check(all ? all : p->cmd, p->bad, p->arg, err);
 	if (rc == 0)
 		from_env_and_defaults(p);
-	for (size_t i = 0; rc == 0 && i < p->cmd->n_opts; i++)
-		if (p->found[i].text)
-			rc = convert(&p->cmd->opts[i], &p->found[i], conf, err);
+	if (rc == 0)
+		rc = convert_all(p, conf, err);
 	if (rc == 0 && p->print) {
 		print_config(p, &out);
 		return answer(&out, err);
@@ -479,8 +506,14 @@ static int parse_all(struct parse *p, const struct pt_command *all, int argc, ch
 int pt_opt_parse(const struct pt_command *all, const struct pt_command *cmd, int argc, char **argv, void *conf,
 		 struct pt_err *err)
 {
+	return pt_opt_parse_each(all, cmd, argc, argv, conf, NULL, NULL, err);
+}
+
+int pt_opt_parse_each(const struct pt_command *all, const struct pt_command *cmd, int argc, char **argv, void *conf,
+		      pt_opt_bad_fn *bad, void *arg, struct pt_err *err)
+{
 	pt_auto(pt_freep) struct found *found = calloc(cmd->n_opts ? cmd->n_opts : 1, sizeof(*found));
-	struct parse p = { .cmd = cmd, .conf = conf, .found = found };
+	struct parse p = { .cmd = cmd, .conf = conf, .found = found, .bad = bad, .arg = arg };
 	int rc;
 
 	if (!found)

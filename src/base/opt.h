@@ -56,6 +56,8 @@ struct pt_command {
 	const struct pt_command *sub; /* subcommands, ended by a row without a name; NULL = none */
 };
 
+typedef void pt_opt_bad_fn(void *arg, const struct pt_err *err);
+
 /* The root of the whole command table, set once by main() before a command runs. */
 extern const struct pt_command *pt_opt_root;
 
@@ -66,6 +68,10 @@ extern const struct pt_command *pt_opt_root;
  * Strings point into argv, environ and the table. */
 int pt_opt_parse(const struct pt_command *all, const struct pt_command *cmd, int argc, char **argv, void *conf,
 		 struct pt_err *err) PT_MUSTCHECK;
+/* The same for a command that looks at settings instead of working by them: what is wrong with one that has an environment name (unknown,
+ * a bad value, missing although required) is handed to bad, and its default counts.  The other flags, and unknown ones, fail as above. */
+int pt_opt_parse_each(const struct pt_command *all, const struct pt_command *cmd, int argc, char **argv, void *conf,
+		      pt_opt_bad_fn *bad, void *arg, struct pt_err *err) PT_MUSTCHECK;
 void pt_opt_help(const struct pt_command *cmd, struct pt_buf *out);                  /* text of --help */
 void pt_opt_man(const struct pt_command *cmd, const char *path, struct pt_buf *out); /* mdoc page; path = "postern agent" */
 /* Completion script for shell "bash" or "zsh" of the whole command tree: subcommands, flags, values of enums.  Any other shell

@@ -140,7 +140,7 @@ static int unknown(const struct pt_command *all, const char *name, struct pt_err
 	return rc;
 }
 
-int pt_opt_env_check(const struct pt_command *all, struct pt_err *err)
+int pt_opt_env_check(const struct pt_command *all, pt_opt_bad_fn *bad, void *arg, struct pt_err *err)
 {
 	for (char **e = environ; e && *e; e++) {
 		const char *eq = strchr(*e, '=');
@@ -150,8 +150,13 @@ int pt_opt_env_check(const struct pt_command *all, struct pt_err *err)
 		if (!eq || !eq[1] || !starts(*e, PREFIX) || starts(*e, PREFIX "CREDENTIAL_") || made_by_kubernetes(*e, n, eq + 1))
 			continue;
 		snprintf(name, sizeof(name), "%.*s", (int)n, *e);
-		if (!each_name(all, same, name))
-			return unknown(all, name, err);
+		if (each_name(all, same, name))
+			continue;
+		(void)unknown(all, name, err);
+		if (!bad)
+			return PT_E_INVALID;
+		bad(arg, err);
+		*err = (struct pt_err) { 0 };
 	}
 	return PT_OK;
 }

@@ -3,5 +3,8 @@
 #define PT_CHECK_CHECK_H
 #include "base/opt.h"
 
-extern const struct pt_command pt_cmd_check;
+extern struct pt_command pt_cmd_check;
+/* Give it the settings of `postern agent`: call it before the command table is used.  They stand in one table, so that both commands
+ * always take the same. */
+void pt_check_share_settings(void);
 #endif

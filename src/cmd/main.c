@@ -114,6 +114,7 @@ int main(int argc, char **argv)
 	size_t used = 0, n = argc > 0 ? (size_t)argc - 1 : 0;
 	int rc;
 
+	pt_check_share_settings();
 	for (size_t i = 0; i < PT_COUNT(parts); i++)
 		table[i] = *parts[i];
 	pt_opt_root = &root;

@@ -291,6 +291,7 @@ static void set_up(struct run *run, CURL *e, struct curl_slist *headers)
 	const struct pt_http_call *call = run->call;
 
 	curl_easy_reset(e);
+	c->trust.seen = call->tls;
 	pt_trust_apply(&c->trust, e);
 	curl_easy_setopt(e, CURLOPT_URL, call->url);
 	curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
@@ -552,5 +553,6 @@ int pt_http_do(struct pt_http_client *c, struct pt_http_call *call, struct pt_er
 	if (run.multi != c->multi)
 		curl_multi_cleanup(run.multi);
 	explicit_bzero(&u, sizeof(u));
+	c->trust.seen = NULL;
 	return rc;
 }

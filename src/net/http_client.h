@@ -20,6 +20,14 @@ struct pt_http_client_conf {
 	unsigned unheard_ms;
 };
 
+/* What a TLS handshake showed.  Certificates are named as in RFC 2253. */
+struct pt_http_tls {
+	char version[16];               /* "TLSv1.3", "" = there was no handshake */
+	char subject[200], issuer[200]; /* of the server's certificate */
+	int64_t not_after;              /* its end, seconds since 1970 */
+	bool own_ca;                    /* trusted by the conf's ca */
+};
+
 struct pt_http_call {
 	/* request */
 	const char *method, *url;                /* http:// or https:// only */
@@ -61,6 +69,8 @@ struct pt_http_call {
 	char peer[64]; /* address connected to */
 	bool proxied;  /* it was the proxy's */
 	int64_t ttfb_us, connect_us, tls_us, dns_us, total_us;
+	/* Set it to learn about a handshake that this call made and that was accepted; NULL = not wanted. */
+	struct pt_http_tls *tls;
 };
 
 int pt_http_client_new(struct pt_http_client **ret, const struct pt_http_client_conf *conf, struct pt_err *err) PT_MUSTCHECK;

@@ -8,6 +8,7 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
+#include <time.h>
 
 enum { CA_MAX = 1 << 20 };
 
@@ -96,6 +97,23 @@ static void name_text(const X509_NAME *name, char *out, size_t size)
 	BIO_free(bio);
 }
 
+/* The server's own certificate is accepted, and with it the chain. */
+static void accepted(const struct pt_trust *t, X509_STORE_CTX *x, const SSL *ssl, X509 *cert)
+{
+	STACK_OF(X509) *chain = X509_STORE_CTX_get0_chain(x);
+	const X509 *top = chain ? sk_X509_value(chain, sk_X509_num(chain) - 1) : NULL;
+	struct tm tm = { 0 };
+
+	*t->seen = (struct pt_http_tls) { 0 };
+	snprintf(t->seen->version, sizeof(t->seen->version), "%s", SSL_get_version(ssl));
+	name_text(X509_get_subject_name(cert), t->seen->subject, sizeof(t->seen->subject));
+	name_text(X509_get_issuer_name(cert), t->seen->issuer, sizeof(t->seen->issuer));
+	if (ASN1_TIME_to_tm(X509_get0_notAfter(cert), &tm) == 1)
+		t->seen->not_after = timegm(&tm);
+	for (int i = 0; top && t->extra && i < sk_X509_num(t->extra); i++)
+		t->seen->own_ca |= X509_cmp(top, sk_X509_value(t->extra, i)) == 0;
+}
+
 static int on_verify(int good, X509_STORE_CTX *x)
 {
 	SSL *ssl = X509_STORE_CTX_get_ex_data(x, SSL_get_ex_data_X509_STORE_CTX_idx());
@@ -107,6 +125,8 @@ static int on_verify(int good, X509_STORE_CTX *x)
 		name_text(X509_get_subject_name(cert), t->subject, sizeof(t->subject));
 		name_text(X509_get_issuer_name(cert), t->issuer, sizeof(t->issuer));
 	}
+	if (good && t && t->seen && cert && X509_STORE_CTX_get_error_depth(x) == 0)
+		accepted(t, x, ssl, cert);
 	return good;
 }
 

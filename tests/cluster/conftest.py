@@ -3,7 +3,8 @@
   cluster    kube.Cluster, with our image, PostgreSQL's and busybox's in its registry
   gateway    installed.Gateway, the vendor's side, for the whole session
   postgres   installed.Postgres, likewise
-  scratch    a namespace for one test, removed afterwards
+  scratch    the name of a namespace for one test, removed afterwards; what is in it is shown when the test fails
+  module_scratch    the same for the tests of a file
 
 A test that runs longer than 300 s fails; @pytest.mark.limit(seconds) changes that.
 """
@@ -62,27 +63,39 @@ def push_product(cluster):
         cluster.push(archive, f"postern/postern:{tag}")
 
 
+def namespace(cluster, prefix):
+    """The name of a namespace that nobody has, also not an earlier session in the same cluster; it is removed afterwards."""
+    name = f"{prefix}-{os.getpid()}-{next(numbers)}"
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
+
+
 @pytest.fixture(scope="session")
-def gateway(cluster):
-    return installed.Gateway(cluster, "vendor")
+def gateway(cluster, tmp_path_factory):
+    for name in namespace(cluster, "vendor"):
+        yield installed.Gateway(cluster, name, home=tmp_path_factory.mktemp("vendor"))
 
 
 @pytest.fixture(scope="session")
 def postgres(cluster):
-    return installed.Postgres(cluster, "data")
+    for name in namespace(cluster, "data"):
+        yield installed.Postgres(cluster, name)
 
 
 @pytest.fixture
-def scratch(cluster, request):
-    """The name of a namespace that the test makes; shown when the test fails, and removed."""
-    name = f"t{next(numbers)}-{os.getpid()}"
-    yield name
-    cluster.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
+def scratch(cluster):
+    yield from namespace(cluster, "test")
+
+
+@pytest.fixture(scope="module")
+def module_scratch(cluster):
+    yield from namespace(cluster, "tests")
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     report = (yield).get_result()
-    name, cluster = item.funcargs.get("scratch"), item.funcargs.get("cluster")
-    if report.failed and name and cluster:
-        report.sections.append((f"namespace {name}", installed.describe(cluster, name)))
+    args = getattr(item, "funcargs", {})
+    for name in ("scratch", "module_scratch"):
+        if report.failed and name in args and "cluster" in args:
+            report.sections.append((f"namespace {args[name]}", installed.describe(args["cluster"], args[name])))

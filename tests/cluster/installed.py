@@ -27,6 +27,7 @@ RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("e
 
 def namespace(cluster, name, restricted=True):
     """A namespace in which Pod Security refuses every pod that is not `restricted`."""
+    cluster.recycle_volumes()
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED if restricted else {}}})
     cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=30s")
 
@@ -62,7 +63,7 @@ class Release:
 
     def __init__(self, cluster, chart, name, ns):
         self.cluster, self.chart, self.name, self.ns = cluster, CHARTS / chart, name, ns
-        self.values = {}
+        self.values = {"image": {"pullPolicy": "Always"}}  # a cluster that stays has older ones
 
     def upgrade(self, values=None, wait=True, timeout=120):
         self.values.update(values or {})

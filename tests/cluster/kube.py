@@ -108,6 +108,15 @@ class Cluster:
         tag = name.rpartition(":")[2]
         self.call(programs.debian("skopeo"), "copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false", f"oci-archive:{archive}:{tag}", f"docker://{REGISTRY}/{name}")
 
+    def recycle_volumes(self):
+        """Make disks free again whose claim is gone."""
+        for volume in self.get("pv")["items"]:
+            if volume["status"].get("phase") == "Released":
+                node, _, number = volume["metadata"]["name"].rpartition("-")
+                shutil.rmtree(self.machines[node].folder / "volumes" / number)
+                (self.machines[node].folder / "volumes" / number).mkdir()
+                self.kubectl("patch", "pv", volume["metadata"]["name"], "--type=json", "-p", '[{"op": "remove", "path": "/spec/claimRef"}]')
+
     def cgroup(self, node, controller="memory"):
         """The folder of a node's cgroups on this host."""
         v1 = pathlib.Path("/sys/fs/cgroup") / controller

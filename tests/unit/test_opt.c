@@ -390,6 +390,38 @@ static void manual(void)
 	verdict(feed(lint, &b), "mandoc", "page of the program passes mandoc");
 }
 
+/* pt_opt_parse_each(): mistakes are handed over, the defaults count, and the rest is read. */
+static void collect(void *arg, const struct pt_err *err)
+{
+	pt_buf_fmt(arg, "%s|", err->msg);
+}
+
+static void mistakes(void)
+{
+	char *argv[] = { (char *)(uintptr_t) "agent", (char *)(uintptr_t) "--spool-max", (char *)(uintptr_t) "2G", NULL };
+	char *wrong[] = { (char *)(uintptr_t) "agent", (char *)(uintptr_t) "--nothing", NULL };
+	char *flag[] = { (char *)(uintptr_t) "agent", (char *)(uintptr_t) "--verbose=maybe", NULL };
+	pt_auto_buf told = PT_BUF_INIT(4096);
+	struct conf c = { 0 };
+	struct pt_err err = { 0 };
+
+	clearenv();
+	setenv("POSTERN_SLOTS", "many", 1);
+	setenv("POSTERN_GRACE", "1ms", 1);
+	setenv("POSTERN_SLOTTS", "2", 1);
+	is_int(pt_opt_parse_each(&root, &commands[0], 3, argv, &c, collect, &told, &err), 0, "it succeeds");
+	is_str(told.p,
+	       "unknown environment variable POSTERN_SLOTTS; did you mean POSTERN_SLOTS?|environment variable POSTERN_SLOTS: 'many' is not "
+	       "a number|environment variable POSTERN_GRACE: 1ms is not between 1s and 1h|--gateway-url is missing (or environment variable "
+	       "POSTERN_GATEWAY_URL)|",
+	       "all mistakes");
+	ok(c.slots == 18 && c.grace == 30000 && c.spool == 2LL << 30, "defaults in their place, the rest as given");
+	is_int(pt_opt_parse_each(&root, &commands[0], 2, wrong, &c, collect, &told, &err), PT_E_INVALID,
+	       "an unknown flag is none of them");
+	is_int(pt_opt_parse_each(&root, &commands[0], 2, flag, &c, collect, &told, &err), PT_E_INVALID,
+	       "nor is a flag without an environment name");
+}
+
 int main(void)
 {
 	path = strdup(getenv("PATH") ? getenv("PATH") : "/usr/bin:/bin");
@@ -397,6 +429,7 @@ int main(void)
 	answers();
 	masked();
 	closest();
+	mistakes();
 	completion();
 	manual();
 	free(path);
