@@ -82,7 +82,9 @@ class Release:
         return self.cluster.kubectl("-n", self.ns, *argv, **kw)
 
     def pods(self):
-        return pods(self.cluster, self.ns, f"app.kubernetes.io/instance={self.name}")
+        """Of the workload: not those of Jobs and tests."""
+        return [p for p in pods(self.cluster, self.ns, f"app.kubernetes.io/instance={self.name}")
+                if p["metadata"].get("ownerReferences", [{}])[0].get("kind") in ("ReplicaSet", "StatefulSet")]
 
 
 class Gateway(Api, Release):
