@@ -37,10 +37,10 @@ for main in origin/main main; do
 done
 # git-clang-format exits 0 in any case in this version; its words tell.
 if [ "$mode" = fix ]; then
-	git clang-format-14 --quiet --force --extensions c,h "$base"
+	git clang-format-14 --binary clang-format-14 --quiet --force --extensions c,h "$base"
 	exit
 fi
-out=$(git clang-format-14 --quiet --diff --extensions c,h "$base")
+out=$(git clang-format-14 --binary clang-format-14 --quiet --diff --extensions c,h "$base")
 [ -n "$out" ] || exit 0
 echo "$out"
 exit 1

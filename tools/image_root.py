@@ -8,6 +8,7 @@ and gives (packages, files) for the SBOM.
 
 Only what Debian packages brought goes in: a library or certificate that was put on this machine by hand never does.
 """
+import functools
 import glob
 import hashlib
 import os
@@ -95,12 +96,17 @@ def owner(path):
     raise Bad(f"{path} is of no Debian package, so nobody can say what it is; remove it, or install the package in its place")
 
 
+@functools.lru_cache(maxsize=None)
+def md5_of_files(package):
+    """{path without the leading slash: MD5}, as the package brought them."""
+    p = subprocess.run(["dpkg-query", "--control-show", package, "md5sums"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return {line[34:]: line[:32] for line in p.stdout.splitlines()}
+
+
 def unchanged(path, content, package):
-    sums = subprocess.run(["dpkg-query", "--control-show", package, "md5sums"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                          text=True)
-    wanted = {line.split("  ", 1)[1]: line[:32] for line in sums.stdout.splitlines()}
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if all(wanted.get(name[1:], md5) != md5 for name in names_of(path)):
+    known = md5_of_files(package)
+    wanted = [known[name[1:]] for name in names_of(path) if name[1:] in known]
+    if wanted and hashlib.md5(content, usedforsecurity=False).hexdigest() not in wanted:
         raise Bad(f"{path} is not as package {package} brought it; do: apt-get install --reinstall {package}")
 
 

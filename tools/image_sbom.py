@@ -10,8 +10,9 @@ import urllib.parse
 # Debian's names of licences (machine-readable copyright files) that SPDX knows by another, or by the same.  The GNU ones follow a rule.
 SPDX_NAMES = {name.lower(): spdx for name, spdx in {
     "Apache-2.0": "Apache-2.0", "BSD-2-clause": "BSD-2-Clause", "BSD-3-clause": "BSD-3-Clause", "BSD-4-clause": "BSD-4-Clause",
-    "BSD-4-Clause-UC": "BSD-4-Clause-UC", "CC0-1.0": "CC0-1.0", "curl": "curl", "Expat": "MIT", "FSFULLR": "FSFULLR", "ISC": "ISC", "MIT": "MIT",
-    "MPL-1.1": "MPL-1.1", "MPL-2.0": "MPL-2.0", "OLDAP-2.8": "OLDAP-2.8", "PostgreSQL": "PostgreSQL", "Tcl": "TCL", "X11": "X11", "Zlib": "Zlib",
+    "BSD-4-Clause-UC": "BSD-4-Clause-UC", "CC0-1.0": "CC0-1.0", "curl": "curl", "Expat": "MIT", "FSFULLR": "FSFULLR", "ISC": "ISC",
+    "MIT": "MIT", "MPL-1.1": "MPL-1.1", "MPL-2.0": "MPL-2.0", "OLDAP-2.8": "OLDAP-2.8", "PostgreSQL": "PostgreSQL", "Tcl": "TCL",
+    "X11": "X11", "Zlib": "Zlib",
 }.items()}
 NOT_SAID = "NOASSERTION"
 
@@ -81,7 +82,8 @@ def document(version, arch, created, packages, files, copyright_of):
         purl = f"pkg:deb/debian/{name}@{at}?arch={p['Architecture']}&distro={distro}"
         more = {"homepage": p["Homepage"]} if p["Homepage"] else {}
         package(name, p["Version"], [f for f in files if f["package"] == name], licences.of_copyright(copyright_of(name)),
-                supplier=f"Organization: {p['Maintainer']}", sourceInfo=f"built from Debian source {p['source:Package']} {p['source:Version']}",
+                supplier=f"Organization: {p['Maintainer']}",
+                sourceInfo=f"built from Debian source {p['source:Package']} {p['source:Version']}",
                 externalRefs=[{"referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": purl}], **more)
     unique = hashlib.sha256("".join(f["path"] + f["sha256"] for f in files).encode()).hexdigest()
     return json.dumps({

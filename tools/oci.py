@@ -24,6 +24,14 @@ def digest(data):
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
+def full_name(name):
+    """The name as containerd and kubelets complete it: postern/postern:1 is docker.io/postern/postern:1."""
+    first, slash, _ = name.partition("/")
+    if slash and (first == "localhost" or "." in first or ":" in first):
+        return name
+    return f"docker.io/{name}" if slash else f"docker.io/library/{name}"
+
+
 def compact(value):
     return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
 
@@ -106,7 +114,7 @@ def write(out, name, arch, layers, config, created="1970-01-01T00:00:00Z", level
         "manifests": [{
             "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest(manifest), "size": len(manifest),
             "platform": {"architecture": arch, "os": "linux"},
-            "annotations": {"io.containerd.image.name": n, "org.opencontainers.image.ref.name": n.rpartition(":")[2]},
+            "annotations": {"io.containerd.image.name": full_name(n), "org.opencontainers.image.ref.name": n.rpartition(":")[2]},
         } for n in names],
     })
 

@@ -4,8 +4,10 @@
  * one of the local HTTP server, and the caller of pt_agent_run(), which drains when it is time to stop. */
 #ifndef PT_AGENT_AGENT_H
 #define PT_AGENT_AGENT_H
+#include "base/metric.h"
 #include "base/opt.h"
 #include "net/http_client.h"
+#include "store/store.h"
 
 struct pt_agent_conf {
 	const char *gateway_url, *token_file;
@@ -16,6 +18,7 @@ struct pt_agent_conf {
 	const char *port_file; /* gets the port that listen got; NULL = none */
 	const char *ca_file, *https_proxy, *http_proxy, *no_proxy;
 	const char *credential_dirs, *blocked_cidrs, *allowed_cidrs;
+	struct pt_store_conf store;
 	const char *stop_action; /* of pt_stop_actions; NULL = drain */
 	int64_t stop_timeout_ms; /* from the request to stop until exit, 0 = no limit: see agent/stop.h */
 	int64_t grace_s;         /* after which the service manager kills, 0 = not known */
@@ -45,5 +48,6 @@ void pt_agent_stop(struct pt_agent *a);
 unsigned pt_agent_port(const struct pt_agent *a); /* of the local endpoints, 0 = none */
 void pt_agent_free(struct pt_agent *a);           /* after pt_agent_run(); keeps what a thread left behind may touch */
 
+extern const struct pt_metric_table pt_agent_metrics;
 extern const struct pt_command pt_cmd_agent;
 #endif

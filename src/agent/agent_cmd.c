@@ -49,6 +49,7 @@ static const struct pt_opt opts[] = {
 	     .help = "addresses that operations may not connect to, besides the built-in ones"),
 	PT_O(struct pt_agent_conf, allowed_cidrs, "allowed-cidrs", PT_OPT_STR, .value = "LIST",
 	     .help = "addresses that operations may connect to although they are blocked"),
+	PT_STORE_OPTS(struct pt_agent_conf, store),
 	PT_O(struct pt_agent_conf, stop_action, "stop-action", PT_OPT_ENUM, .def = "drain", .values = pt_stop_actions,
 	     .help = "what SIGTERM does to operations that run: let them finish, cancel them, or leave them at once"),
 	PT_O(struct pt_agent_conf, stop_timeout_ms, "stop-timeout", PT_OPT_DURATION, .def = "25s", .value = "TIME", .min = 0,

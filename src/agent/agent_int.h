@@ -6,6 +6,7 @@
 #include "agent/keys.h"
 #include "agent/spool.h"
 #include "agent/stop.h"
+#include "base/metric.h"
 #include "exec/executor.h"
 #include "net/backoff.h"
 #include "net/http_client.h"
@@ -88,6 +89,7 @@ struct pt_link {
 	bool enabled, told_enabled, drain;
 	struct pt_err last_err;
 	int64_t since_ms, last_ok_ms, skew_ms; /* wall */
+	int64_t cert_expires;                  /* of the gateway's certificate, wall seconds; 0 = no TLS */
 	char agent[64], agent_name[128];
 	struct pt_beat beat;
 };
@@ -122,9 +124,11 @@ int pt_ship_start(struct pt_agent *a, struct pt_err *err) PT_MUSTCHECK; /* opens
 void pt_ship_drain(struct pt_agent *a, int64_t most_ms);                /* deliver what waits, or give up after one try */
 void pt_ship_stop(struct pt_agent *a);                                  /* what is not delivered stays on disk */
 void pt_ship_rekey(struct pt_agent *a);                                 /* the agent's keys have changed */
-void pt_ship_metrics(struct pt_agent *a, struct pt_buf *text);
+/* False: none leave.  retries: deliveries of lines that must be tried again. */
+struct pt_outbox_stats;
+bool pt_ship_stats(struct pt_agent *a, struct pt_outbox_stats *ret, int64_t *ret_refused, int64_t *ret_retries);
 
-/* --- local.c, report.c: what the agent says about itself --- */
+/* --- local.c, report.c, metrics.c: what the agent says about itself --- */
 struct pt_local;
 int pt_local_start(struct pt_agent *a, struct pt_err *err) PT_MUSTCHECK;
 void pt_local_stop(struct pt_agent *a);
@@ -135,13 +139,28 @@ const char *pt_agent_stuck(struct pt_agent *a);
 /* Fill err with why the agent cannot take work now; 0 when it can. */
 int pt_agent_ready(struct pt_agent *a, struct pt_err *err) PT_MUSTCHECK;
 void pt_report_health(void *agent, struct pt_buf *json);
+/* A copy of what the link knows, taken under its lock. */
+struct pt_link_view {
+	enum pt_link_state state;
+	bool enabled, told_enabled, drain;
+	unsigned ups;
+	struct pt_err err;
+	int64_t since_ms, last_ok_ms, skew_ms, cert_expires;
+	char agent[64], agent_name[128];
+};
+void pt_link_look(struct pt_agent *a, struct pt_link_view *ret);
 void pt_report_metrics(void *agent, struct pt_buf *text);
+/* A result was stored, the attempt ran so long. */
+void pt_count_result(struct pt_agent *a, const char *type, const char *status, int64_t ms);
 
-enum { PT_RESULT_STATUSES = 4, PT_SECONDS_BUCKETS = 8 };
+enum { PT_RESULT_STATUSES = 4 };
 extern const char *const pt_result_statuses[PT_RESULT_STATUSES];
 struct pt_agent_counts {
-	_Atomic int64_t exchanges, exchange_failures, leases, results[PT_RESULT_STATUSES], published, refused, retries;
-	_Atomic int64_t seconds[PT_SECONDS_BUCKETS + 1], seconds_sum_ms;
+	_Atomic int64_t exchanges, exchange_failures, leases, published, refused, retries;
+	struct {
+		_Atomic int64_t results[PT_RESULT_STATUSES];
+		struct pt_histogram seconds;
+	} types[PT_OP_TYPES_MAX + 1]; /* by pt_op_index() */
 };
 
 struct pt_agent {

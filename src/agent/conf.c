@@ -44,6 +44,11 @@ static int check_ranges(const struct pt_agent_conf *c, struct pt_err *err)
 	return PT_OK;
 }
 
+static int check_store(const struct pt_agent_conf *c, struct pt_err *err)
+{
+	return pt_store_conf_check(&c->store, err);
+}
+
 struct pt_http_client_conf pt_agent_http_conf(const struct pt_agent_conf *c)
 {
 	return (struct pt_http_client_conf) { .ca = c->ca_file && *c->ca_file ? c->ca_file : NULL,
@@ -67,7 +72,7 @@ static int check_client(const struct pt_agent_conf *c, struct pt_err *err)
 int pt_agent_conf_check(const struct pt_agent_conf *c, pt_opt_bad_fn *bad, void *arg, struct pt_err *err)
 {
 	static int (*const checks[])(const struct pt_agent_conf *c, struct pt_err *err) = { check_stop, check_url, check_ranges,
-											    check_client };
+											    check_store, check_client };
 
 	for (size_t i = 0; i < PT_COUNT(checks); i++) {
 		int rc = checks[i](c, err);

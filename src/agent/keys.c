@@ -161,6 +161,15 @@ void pt_keys_get(struct pt_keys *k, struct pt_key *ret)
 		k->changed(k->arg);
 }
 
+void pt_keys_state(struct pt_keys *k, struct pt_keys_state *ret)
+{
+	pthread_mutex_lock(&k->lock);
+	*ret = (struct pt_keys_state) {
+		.generation = k->key.generation, .previous = k->n_previous, .changed_at = k->seen.st_mtim.tv_sec, .bad = k->bad
+	};
+	pthread_mutex_unlock(&k->lock);
+}
+
 unsigned pt_keys_all(struct pt_keys *k, struct pt_key ret[static 1 + PT_KEYS_PREVIOUS])
 {
 	unsigned n = 1;

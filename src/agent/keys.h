@@ -32,6 +32,12 @@ void pt_keys_close(struct pt_keys *k);
 void pt_keys_get(struct pt_keys *k, struct pt_key *ret);
 /* Today's key and the previous ones, in this order; the number of them.  All have today's generation.  Caller clears them. */
 unsigned pt_keys_all(struct pt_keys *k, struct pt_key ret[static 1 + PT_KEYS_PREVIOUS]);
+struct pt_keys_state {
+	unsigned generation, previous; /* of the key in use; how many keys stand beside it */
+	int64_t changed_at;            /* of the file that was read last, wall seconds */
+	bool bad;                      /* that file could not be used: an older key is in use */
+};
+void pt_keys_state(struct pt_keys *k, struct pt_keys_state *ret);
 /* Has the file another key than that of this generation? */
 bool pt_keys_changed(struct pt_keys *k, unsigned generation);
 #endif

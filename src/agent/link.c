@@ -118,6 +118,26 @@ static void pause_ms(struct pt_link *l, int64_t ms, int seen)
 	pthread_mutex_unlock(&l->lock);
 }
 
+void pt_link_look(struct pt_agent *a, struct pt_link_view *ret)
+{
+	struct pt_link *l = &a->link;
+
+	pthread_mutex_lock(&l->lock);
+	*ret = (struct pt_link_view) { .state = l->state,
+				       .enabled = l->enabled,
+				       .told_enabled = l->told_enabled,
+				       .drain = l->drain,
+				       .ups = l->ups,
+				       .err = l->last_err,
+				       .since_ms = l->since_ms,
+				       .last_ok_ms = l->last_ok_ms,
+				       .skew_ms = l->skew_ms,
+				       .cert_expires = l->cert_expires };
+	memcpy(ret->agent, l->agent, sizeof(ret->agent));
+	memcpy(ret->agent_name, l->agent_name, sizeof(ret->agent_name));
+	pthread_mutex_unlock(&l->lock);
+}
+
 static bool still_at(struct pt_link *l, int seen)
 {
 	bool same;
@@ -257,7 +277,7 @@ static void copy_text(char *to, size_t size, const char *from)
 }
 
 /* What the answer says beside leases, cancels and drops. */
-static bool note(struct pt_agent *a, const struct pt_exchange_response *r)
+static bool note(struct pt_agent *a, const struct pt_exchange_response *r, int64_t cert_expires)
 {
 	struct pt_link *l = &a->link;
 	int64_t skew = r->server_time - pt_wall_ms(), before;
@@ -273,6 +293,7 @@ static bool note(struct pt_agent *a, const struct pt_exchange_response *r)
 	l->drain |= r->drain;
 	before = l->skew_ms;
 	l->skew_ms = skew;
+	l->cert_expires = cert_expires;
 	pthread_mutex_unlock(&l->lock);
 	pt_slots_clock(a, r->server_time);
 	set_state(a, PT_LINK_UP, NULL);
@@ -350,7 +371,7 @@ static int exchange(struct pt_agent *a, struct pt_http_client *client, int at, s
 				 "the gateway's answer");
 	if (rc == 0) {
 		pt_slots_told(a, &q.released);
-		ret->news = note(a, &r);
+		ret->news = note(a, &r, c.cert_expires);
 		ret->news |= apply(a, &r) || a->counts.leases != leases || q.released.n || !q.wait_ms;
 		ret->spread_ms = r.spread_ms;
 	}

@@ -319,30 +319,12 @@ void pt_ship_stop(struct pt_agent *a)
 
 /* --- numbers --- */
 
-static void one(struct pt_buf *b, const char *name, const char *type, const char *help, int64_t v)
+bool pt_ship_stats(struct pt_agent *a, struct pt_outbox_stats *ret, int64_t *ret_refused, int64_t *ret_retries)
 {
-	pt_buf_fmt(b, "# HELP postern_agent_log_%s %s\n# TYPE postern_agent_log_%s %s\npostern_agent_log_%s %lld\n", name, help,
-		   name, type, name, (long long)v);
-}
-
-void pt_ship_metrics(struct pt_agent *a, struct pt_buf *b)
-{
-	struct pt_outbox_stats st;
-
 	if (!a->ship)
-		return;
-	pt_outbox_stats(a->ship->outbox, &st);
-	one(b, "outbox_lines", "gauge", "Log lines waiting for delivery.", st.waiting);
-	one(b, "outbox_unflushed_lines", "gauge", "Log lines that are not on disk yet.", st.waiting - st.lines);
-	one(b, "outbox_bytes", "gauge", "Bytes of the log outbox on disk.", st.bytes);
-	one(b, "outbox_max_bytes", "gauge", "Most bytes the log outbox may take.", st.max_bytes);
-	one(b, "lines_shipped_total", "counter", "Log lines that the gateway has taken.", st.shipped);
-	one(b, "lines_dropped_total", "counter", "Log lines dropped because the outbox was full or could not be written.",
-	    st.dropped);
-	one(b, "lines_refused_total", "counter", "Log lines that the gateway has refused for good.", a->ship->refused);
-	one(b, "delivery_retries_total", "counter", "Deliveries of log lines that must be tried again.", a->ship->failures);
-	one(b, "outbox_damaged_total", "counter", "Records of the log outbox found damaged.", st.damaged);
-	one(b, "outbox_sealed_segments", "gauge", "Segments of the log outbox that no key of this agent opens.", st.sealed);
-	one(b, "outbox_sealed_dropped_total", "counter", "Such segments dropped because the outbox was full.", st.sealed_dropped);
-	one(b, "outbox_syncs_total", "counter", "fsyncs of the log outbox.", st.syncs);
+		return false;
+	pt_outbox_stats(a->ship->outbox, ret);
+	*ret_refused = a->ship->refused;
+	*ret_retries = a->ship->failures;
+	return true;
 }

@@ -1,5 +1,5 @@
-/* What the agent says about itself: is it alive, can it take work, health as JSON, metrics as Prometheus text.  Never a value
- * of an environment variable, never a secret. */
+/* What the agent says about itself: is it alive, can it take work, health as JSON.  Never a value of an environment
+ * variable, never a secret. */
 #include "agent/agent_int.h"
 #include "base/clock.h"
 #include "config.h"
@@ -19,39 +19,12 @@ const char *pt_agent_stuck(struct pt_agent *a)
 	return NULL;
 }
 
-/* A copy of what the link knows, taken under its lock. */
-struct link_view {
-	enum pt_link_state state;
-	bool enabled, told_enabled, drain;
-	struct pt_err err;
-	int64_t since_ms, last_ok_ms, skew_ms;
-	char agent[64], agent_name[128];
-};
-
-static void look(struct pt_agent *a, struct link_view *v)
-{
-	struct pt_link *l = &a->link;
-
-	pthread_mutex_lock(&l->lock);
-	*v = (struct link_view){ .state = l->state,
-				  .enabled = l->enabled,
-				  .told_enabled = l->told_enabled,
-				  .drain = l->drain,
-				  .err = l->last_err,
-				  .since_ms = l->since_ms,
-				  .last_ok_ms = l->last_ok_ms,
-				  .skew_ms = l->skew_ms };
-	memcpy(v->agent, l->agent, sizeof(v->agent));
-	memcpy(v->agent_name, l->agent_name, sizeof(v->agent_name));
-	pthread_mutex_unlock(&l->lock);
-}
-
 int pt_agent_ready(struct pt_agent *a, struct pt_err *err)
 {
 	struct pt_spool_stats st;
-	struct link_view v;
+	struct pt_link_view v;
 
-	look(a, &v);
+	pt_link_look(a, &v);
 	if (a->draining)
 		return pt_fail(err, PT_E_UNAVAILABLE, "the agent is stopping");
 	if (v.state == PT_LINK_CONNECTING)
@@ -127,12 +100,12 @@ void pt_report_health(void *agent, struct pt_buf *b)
 	pt_auto_buf url = PT_BUF_INIT(4096);
 	struct pt_spool_stats st;
 	struct pt_err err = { 0 };
-	struct link_view v;
+	struct pt_link_view v;
 	struct pt_key k;
 	const char *stuck = pt_agent_stuck(a);
 	bool ready = pt_agent_ready(a, &err) == 0;
 
-	look(a, &v);
+	pt_link_look(a, &v);
 	pt_spool_stats(a->spool, &st);
 	pt_keys_get(&a->keys, &k);
 	explicit_bzero(k.secret, sizeof(k.secret));
@@ -187,84 +160,8 @@ void pt_report_health(void *agent, struct pt_buf *b)
 	num(b, "sealed_bytes", st.sealed_bytes);
 	text(b, "sealed_by", st.sealed_by);
 	text(b, "sealed_hint", st.sealed ? "put that key into the token file as \"previous\"; nothing is lost meanwhile" : NULL);
-	pt_buf_str(b, "}}");
-}
-
-/* --- metrics --- */
-
-static void metric(struct pt_buf *b, const char *name, const char *type, const char *help)
-{
-	pt_buf_fmt(b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
-}
-
-static void one(struct pt_buf *b, const char *name, const char *type, const char *help, int64_t v)
-{
-	metric(b, name, type, help);
-	pt_buf_fmt(b, "%s %lld\n", name, (long long)v);
-}
-
-static void seconds(struct pt_buf *b, struct pt_agent *a)
-{
-	static const char *const bounds[PT_SECONDS_BUCKETS] = { "0.01", "0.1", "0.5", "1", "5", "30", "120", "600" };
-	static const char name[] = "postern_agent_operation_seconds";
-	int64_t sum = 0;
-
-	metric(b, name, "histogram", "Run time of attempts that left a result.");
-	for (size_t i = 0; i < PT_SECONDS_BUCKETS; i++)
-		pt_buf_fmt(b, "%s_bucket{le=\"%s\"} %lld\n", name, bounds[i], (long long)(sum += a->counts.seconds[i]));
-	sum += a->counts.seconds[PT_SECONDS_BUCKETS];
-	pt_buf_fmt(b, "%s_bucket{le=\"+Inf\"} %lld\n%s_sum %.3f\n%s_count %lld\n", name, (long long)sum, name,
-		   (double)a->counts.seconds_sum_ms / 1000, name, (long long)sum);
-}
-
-void pt_report_metrics(void *agent, struct pt_buf *b)
-{
-	struct pt_agent *a = agent;
-	struct pt_agent_counts *c = &a->counts;
-	unsigned busy = pt_slots_busy(a);
-	struct pt_spool_stats st;
-	struct link_view v;
-
-	look(a, &v);
-	pt_spool_stats(a->spool, &st);
-	metric(b, "app_version_info", "gauge", "Version of the agent; always 1.");
-	pt_buf_fmt(b, "app_version_info{version=\"%s\"} 1\n", PT_VERSION);
-	one(b, "app_agent_status", "gauge", "1 while the agent takes work, 0 while it stops.", !a->draining);
-	one(b, "app_active_task_count", "gauge", "Operations running in this instance.", pt_slots_running(a));
-	one(b, "app_active_request_count", "gauge", "Requests being handled by the local endpoints.",
-	    a->local ? pt_local_active(a->local) : 0);
-	one(b, "app_open_sessions_count", "gauge", "Open sessions with the gateway.", v.state == PT_LINK_UP);
-	one(b, "postern_agent_slots", "gauge", "Operations that this instance may run at the same time.", a->conf->slots);
-	one(b, "postern_agent_slots_busy", "gauge", "Slots taken by operations.", busy);
-	one(b, "postern_agent_accepting", "gauge", "1 while the instance asks for work.",
-	    !a->draining && !st.full && v.state == PT_LINK_UP);
-	one(b, "postern_agent_link_up", "gauge", "1 while exchanges with the gateway succeed.", v.state == PT_LINK_UP);
-	one(b, "postern_agent_enabled", "gauge", "1 when the gateway gives this agent work.", v.enabled);
-	metric(b, "postern_agent_clock_skew_seconds", "gauge", "The gateway's clock minus this machine's.");
-	pt_buf_fmt(b, "postern_agent_clock_skew_seconds %.3f\n", (double)v.skew_ms / 1000);
-	one(b, "postern_agent_exchanges_total", "counter", "Exchanges begun.", c->exchanges);
-	one(b, "postern_agent_exchange_failures_total", "counter", "Exchanges that failed.", c->exchange_failures);
-	one(b, "postern_agent_leases_total", "counter", "Attempts leased to this instance.", c->leases);
-	metric(b, "postern_agent_results_total", "counter", "Results stored, by status.");
-	for (size_t i = 0; i < PT_RESULT_STATUSES; i++)
-		pt_buf_fmt(b, "postern_agent_results_total{status=\"%s\"} %lld\n", pt_result_statuses[i],
-			   (long long)c->results[i]);
-	one(b, "postern_agent_results_delivered_total", "counter", "Results that the gateway has taken.", c->published);
-	one(b, "postern_agent_results_refused_total", "counter", "Results that the gateway has refused for good.", c->refused);
-	one(b, "postern_agent_delivery_retries_total", "counter", "Deliveries that must be tried again.", c->retries);
-	seconds(b, a);
-	one(b, "postern_agent_spool_entries", "gauge", "Results waiting for delivery.", st.entries);
-	one(b, "postern_agent_spool_bytes", "gauge", "Bytes of the spool on disk.", st.bytes);
-	one(b, "postern_agent_spool_max_bytes", "gauge", "Most bytes the spool may take.", st.max_bytes);
-	metric(b, "postern_agent_spool_oldest_seconds", "gauge", "Age of the oldest result waiting.");
-	pt_buf_fmt(b, "postern_agent_spool_oldest_seconds %.3f\n", (double)st.oldest_ms / 1000);
-	one(b, "postern_agent_spool_full", "gauge", "1 while the spool is full and no work is taken.", st.full);
-	one(b, "postern_agent_spool_damaged_total", "counter", "Records and files of the spool found damaged.", st.damaged);
-	one(b, "postern_agent_spool_disk_full", "gauge", "1 while the disk of the spool takes nothing more.", st.disk_errno != 0);
-	one(b, "postern_agent_spool_sealed_segments", "gauge", "Segments of the spool that no key of the token file opens.",
-	    st.sealed);
-	one(b, "postern_agent_spool_sealed_bytes", "gauge", "Bytes of the spool that no key of the token file opens.",
-	    st.sealed_bytes);
-	one(b, "postern_agent_spool_syncs_total", "counter", "fsyncs of the spool.", st.syncs);
-	pt_ship_metrics(a, b);
+	pt_buf_chr(b, '}');
+	key(b, "storage");
+	pt_store_json(&a->conf->store, b);
+	pt_buf_chr(b, '}');
 }

@@ -9,8 +9,6 @@ enum {
 	BIG_BODY = 1024 * 1024, /* results above this give memory back to the system afterwards */
 };
 
-const char *const pt_result_statuses[PT_RESULT_STATUSES] = { "succeeded", "failed", "cancelled", "expired" };
-
 /* How an attempt that failed with err ended. */
 static const char *status_of(const struct pt_attempt *a, const struct pt_err *err)
 {
@@ -97,20 +95,6 @@ static bool store(struct pt_attempt *a, struct pt_spool_writer *w, struct pt_res
 	}
 }
 
-static void count_result(struct pt_agent *ag, const char *status, int64_t ms)
-{
-	static const int bounds_ms[PT_SECONDS_BUCKETS] = { 10, 100, 500, 1000, 5000, 30000, 120000, 600000 };
-	size_t b = 0;
-
-	for (size_t i = 0; i < PT_RESULT_STATUSES; i++)
-		if (strcmp(pt_result_statuses[i], status) == 0)
-			ag->counts.results[i]++;
-	while (b < PT_SECONDS_BUCKETS && ms > bounds_ms[b])
-		b++;
-	ag->counts.seconds[b]++;
-	ag->counts.seconds_sum_ms += ms;
-}
-
 /* Run the operation and leave what came of it in w and head. */
 static void execute(struct pt_attempt *a, struct pt_spool_writer *w, struct pt_result_head *head)
 {
@@ -182,7 +166,7 @@ bool pt_attempt_run(struct pt_attempt *a)
 	big = a->bytes > BIG_BODY;
 	stored = keep && store(a, w, &head);
 	if (stored)
-		count_result(ag, head.status, head.finished_at - head.started_at);
+		pt_count_result(ag, a->lease.type, head.status, head.finished_at - head.started_at);
 	log_end(a, &head, stored);
 	pt_spool_writer_free(w);
 	pt_shape_release(&pt_result_head_shape, &head);

@@ -26,7 +26,7 @@ static int put_record(struct pt_spool *s, struct seglog_segment *seg, int64_t of
 	e->body_file = v.put.body_file;
 	e->body_size = v.put.body_size;
 	e->body_disk = e->body_file ? spool_body_disk(e->body_size, v.body_key) : 0;
-	e->stored_at = v.put.stored_at;
+	e->stored_at = v.put.stored_at > 0 ? v.put.stored_at : 0; /* no clock says less; ages are differences */
 	if (v.put.body_file >= s->next_file)
 		s->next_file = v.put.body_file + 1;
 	*ret = e;

@@ -23,6 +23,7 @@ const struct pt_check_type pt_check_types[] = {
 	{ "gateway", pt_check_gateway, 20000 },
 	{ "clock", pt_check_clock, 20000 },
 	{ "token", pt_check_token, 20000 },
+	{ "storage", pt_check_storage, 30000 },
 	{ "integrations", pt_check_integrations, 8000 },
 	{ "metadata", pt_check_metadata, 4000 },
 	{ "security", pt_check_security, 4000 },

@@ -88,6 +88,7 @@ void pt_check_tls(struct pt_check_ctx *c, struct pt_check_result *r);
 void pt_check_gateway(struct pt_check_ctx *c, struct pt_check_result *r);
 void pt_check_clock(struct pt_check_ctx *c, struct pt_check_result *r);
 void pt_check_token(struct pt_check_ctx *c, struct pt_check_result *r);
+void pt_check_storage(struct pt_check_ctx *c, struct pt_check_result *r);
 void pt_check_integrations(struct pt_check_ctx *c, struct pt_check_result *r);
 void pt_check_metadata(struct pt_check_ctx *c, struct pt_check_result *r);
 void pt_check_security(struct pt_check_ctx *c, struct pt_check_result *r);

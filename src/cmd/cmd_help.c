@@ -1,11 +1,14 @@
 /* postern help and postern version.  Everything is made from the command table: help, manual pages, completion, docs/cli.md. */
+#include "agent/agent.h"
 #include "cmd/cmd.h"
 #include "config.h"
+#include "gateway/gateway.h"
+#include "os/usage.h"
 #include <stdio.h>
 
 struct conf {
 	struct pt_opt_strs words;
-	bool man, markdown;
+	bool man, markdown, metrics;
 	const char *shell;
 };
 
@@ -18,6 +21,8 @@ static const struct pt_opt opts[] = {
 	     .help = "write the completion script for bash or zsh"),
 	PT_O(struct conf, markdown, "markdown", PT_OPT_BOOL, .flags = PT_OPT_NO_ENV,
 	     .help = "write the reference of all commands (docs/cli.md)"),
+	PT_O(struct conf, metrics, "metrics", PT_OPT_BOOL, .flags = PT_OPT_NO_ENV,
+	     .help = "write the reference of all metrics (docs/metrics.md)"),
 };
 
 static void markdown(const struct pt_command *cmd, struct pt_buf *out)
@@ -29,6 +34,21 @@ static void markdown(const struct pt_command *cmd, struct pt_buf *out)
 	}
 	for (const struct pt_command *s = cmd->sub; s && s->name; s++)
 		markdown(s, out);
+}
+
+static void metrics(struct pt_buf *out)
+{
+	pt_buf_str(
+		out,
+		"# Metrics\n\nWritten by `postern help --metrics` from the tables that the program writes them by; a test compares. "
+		"The agent serves\nthem at `GET /metrics` of its local port without a login (`/actuator/prometheus` is the same), the "
+		"gateway at `GET /metrics` with the\ntoken of a viewer; what it says about agents and dead letters is that of the "
+		"token's account. A metric that has nothing to\nsay is absent. Counters start at 0 with the process. Rules, alerts and "
+		"a dashboard: [deploy/prometheus](../deploy/prometheus),\n[deploy/grafana](../deploy/grafana); what to do: "
+		"[runbook.md](runbook.md).\n");
+	pt_metric_markdown(&pt_agent_metrics, out);
+	pt_metric_markdown(&pt_gateway_metrics, out);
+	pt_metric_markdown(&pt_process_metrics, out);
 }
 
 static int write_what(const struct conf *s, const struct pt_command *cmd, struct pt_buf *out, struct pt_err *err)
@@ -46,6 +66,8 @@ static int write_what(const struct conf *s, const struct pt_command *cmd, struct
 		pt_opt_help(pt_opt_root, out);
 		pt_buf_str(out, "```\n");
 		markdown(pt_opt_root, out);
+	} else if (s->metrics) {
+		metrics(out);
 	} else {
 		pt_opt_help(cmd, out);
 	}

@@ -38,10 +38,11 @@ struct pt_scan {
 	const void *match;
 	unsigned n_eq;
 	bool desc;
-	/* Optional bound on the column after the equal ones (of the index, then of the key): only rows < less_than (I64), or
-	 * beyond this text (ID, STR: after it in scan order; NULL or "" = no bound).  Texts sort by bytes, absent ones first. */
-	bool has_less_than;
-	int64_t less_than;
+	/* One optional bound on the column after the equal ones (of the index, then of the key): only rows < less_than, or
+	 * >= at_least (I64), or beyond this text (ID, STR: after it in scan order; NULL or "" = no bound).  Texts sort by bytes,
+	 * absent ones first. */
+	bool has_less_than, has_at_least;
+	int64_t less_than, at_least;
 	const char *beyond;
 	size_t limit; /* 0 = none */
 };

@@ -434,11 +434,15 @@ static int mem_scan(struct pt_tx *base, const struct pt_table *t, const struct p
 	if (bound) {
 		if (q->has_less_than)
 			*(int64_t *)pt_column(bound, edge) = q->less_than;
+		else if (q->has_at_least)
+			*(int64_t *)pt_column(bound, edge) = q->at_least;
 		else if (bound->type == PT_T_STR)
 			*(const char **)pt_column(bound, edge) = q->beyond;
 		else
 			snprintf(pt_column(bound, edge), PT_ID_SIZE, "%s", q->beyond);
-		if (q->desc || q->has_less_than)
+		if (q->has_at_least)
+			lo = search(v, l, k, q->n_eq + 1, edge, false);
+		else if (q->desc || q->has_less_than)
 			hi = search(v, l, k, q->n_eq + 1, edge, false);
 		else
 			lo = search(v, l, k, q->n_eq + 1, edge, true);

@@ -215,8 +215,9 @@ static int bind_scan(sqlite3_stmt *s, const struct pt_order *o, const struct pt_
 	if (rc < 0)
 		return rc;
 	if (bound)
-		b = q->has_less_than ? sqlite3_bind_int64(s, ++param, q->less_than)
-				     : sqlite3_bind_text64(s, ++param, q->beyond, strlen(q->beyond), SQLITE_STATIC, SQLITE_UTF8);
+		b = q->has_less_than  ? sqlite3_bind_int64(s, ++param, q->less_than)
+		    : q->has_at_least ? sqlite3_bind_int64(s, ++param, q->at_least)
+				      : sqlite3_bind_text64(s, ++param, q->beyond, strlen(q->beyond), SQLITE_STATIC, SQLITE_UTF8);
 	if (b != SQLITE_OK || sqlite3_bind_int64(s, ++param, q->limit ? (int64_t)q->limit : -1) != SQLITE_OK)
 		return pt_sql_fail(sqlite3_db_handle(s), err, "scan");
 	return PT_OK;
@@ -235,7 +236,10 @@ static int scan_statement(struct pt_tx *base, const struct pt_table *t, const st
 	if ((rc = start(pt_container_of(base, struct sqlite_tx, base), err)) < 0 ||
 	    (rc = pt_layout_scan(&db->layouts[i], q, &text.order, &bound, err)) < 0)
 		return rc;
-	text.bound = !bound ? PT_SQL_NO_BOUND : q->has_less_than ? PT_SQL_LESS_THAN : PT_SQL_BEYOND;
+	text.bound = !bound             ? PT_SQL_NO_BOUND
+		     : q->has_less_than ? PT_SQL_LESS_THAN
+		     : q->has_at_least  ? PT_SQL_AT_LEAST
+					: PT_SQL_BEYOND;
 	rc = pt_sqlite_scan(conn_of(base)->sq, i, &text, ret, err);
 	return rc < 0 ? rc : bind_scan((*ret)->s, text.order, q, bound, err);
 }

@@ -7,7 +7,7 @@
 #include <sqlite3.h>
 
 enum pt_sql_verb { PT_SQL_GET, PT_SQL_INSERT, PT_SQL_UPDATE, PT_SQL_REMOVE, PT_SQL_VERBS };
-enum pt_sql_bound { PT_SQL_NO_BOUND, PT_SQL_LESS_THAN, PT_SQL_BEYOND };
+enum pt_sql_bound { PT_SQL_NO_BOUND, PT_SQL_LESS_THAN, PT_SQL_AT_LEAST, PT_SQL_BEYOND };
 
 /* What the text of a scan depends on; the rest is bound. */
 struct pt_sql_scan {

@@ -144,7 +144,10 @@ void pt_sql_scan(struct pt_buf *b, const struct pt_layout *l, const struct pt_sq
 		const struct pt_field *f = o->cols[q->n_eq];
 		bool absent_behind = q->bound == PT_SQL_BEYOND && q->desc && !(f->flags & PT_KEY);
 
-		pt_buf_fmt(b, "%s(\"%s\"%s?", and, f->name, q->bound == PT_SQL_LESS_THAN || q->desc ? "<" : ">");
+		pt_buf_fmt(b, "%s(\"%s\"%s?", and, f->name,
+			   q->bound == PT_SQL_AT_LEAST               ? ">="
+			   : q->bound == PT_SQL_LESS_THAN || q->desc ? "<"
+								     : ">");
 		if (absent_behind)
 			pt_buf_fmt(b, " OR \"%s\" IS NULL", f->name);
 		pt_buf_chr(b, ')');

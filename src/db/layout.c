@@ -172,9 +172,9 @@ int pt_layout_scan(const struct pt_layout *l, const struct pt_scan *q, const str
 		return pt_fail(err, PT_E_INTERNAL, "scan of %s: index '%s' is not of this table", l->table->name, q->index->name);
 	if (q->n_eq > o->n || (q->n_eq && !q->match))
 		return pt_fail(err, PT_E_INTERNAL, "scan of %s: %u equal columns", l->table->name, q->n_eq);
-	if (beyond || q->has_less_than) {
+	if (beyond || q->has_less_than || q->has_at_least) {
 		f = q->n_eq < o->n ? o->cols[q->n_eq] : NULL;
-		if (!f || (beyond && q->has_less_than) || beyond == (f->type == PT_T_I64))
+		if (!f || beyond + q->has_less_than + q->has_at_least > 1 || beyond == (f->type == PT_T_I64))
 			return pt_fail(err, PT_E_INTERNAL, "scan of %s: the bound does not fit the column", l->table->name);
 	}
 	*ret = o;

@@ -26,7 +26,11 @@ struct pt_writer {
 	struct job_list queue;
 	bool waiting, stopping;
 	struct pt_writer_stats stats;
+	struct pt_histogram commit_time;
 };
+
+const struct pt_buckets pt_commit_buckets = { { 250, 500, 1000, 2500, 5000, 10000, 25000, 100000, 250000, 1000000, 5000000 },
+					      11 };
 
 /* Sleep until there is something to do.  Takes the whole queue; returns whether a group shall run; *ret_end = all is done (a
  * group that is due does not keep a stopped writer alive). */
@@ -92,8 +96,8 @@ static int commit(struct pt_writer *w, struct pt_tx *tx, struct pt_err *err)
 		return rc;
 	pthread_mutex_lock(&w->lock);
 	w->stats.commits++;
-	w->stats.last_commit_us = (pt_mono_ns() - start) / 1000;
 	pthread_mutex_unlock(&w->lock);
+	pt_histogram_add(&w->commit_time, &pt_commit_buckets, (pt_mono_ns() - start) / 1000);
 	return rc;
 }
 
@@ -262,6 +266,11 @@ void pt_writer_stats(struct pt_writer *w, struct pt_writer_stats *ret)
 	pthread_mutex_lock(&w->lock);
 	*ret = w->stats;
 	pthread_mutex_unlock(&w->lock);
+}
+
+const struct pt_histogram *pt_writer_commit_time(const struct pt_writer *w)
+{
+	return &w->commit_time;
 }
 
 void pt_writer_stop(struct pt_writer *w)

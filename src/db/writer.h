@@ -3,6 +3,7 @@
  * (or its failure) and must not block. */
 #ifndef PT_DB_WRITER_H
 #define PT_DB_WRITER_H
+#include "base/metric.h"
 #include "db/db.h"
 
 struct pt_writer;
@@ -33,13 +34,15 @@ struct pt_writer_hooks {
 struct pt_writer_stats {
 	uint64_t groups, jobs; /* groups with or without jobs; jobs done */
 	uint64_t commits;      /* that succeeded and had something to write, ticks included */
-	int64_t last_commit_us, max_group;
+	int64_t max_group;
 };
 int pt_writer_start(struct pt_writer **ret, struct pt_db *db, const struct pt_writer_hooks *hooks,
 		    struct pt_err *err) PT_MUSTCHECK;
 void pt_writer_submit(struct pt_writer *w, struct pt_write_job *job); /* any thread; never fails, never blocks for long */
 /* The same for n > 0 jobs, job[i] in the order of the array: they go into one group unless it has no room for all of them. */
 void pt_writer_submit_all(struct pt_writer *w, struct pt_write_job *const *jobs, size_t n);
+extern const struct pt_buckets pt_commit_buckets;
+const struct pt_histogram *pt_writer_commit_time(const struct pt_writer *w); /* of those commits; lives as long as w */
 size_t pt_writer_backlog(struct pt_writer *w);                        /* jobs submitted and not yet done */
 void pt_writer_stats(struct pt_writer *w, struct pt_writer_stats *ret);
 /* Runs what was submitted (no submit may come later), then ends and frees w.  NULL is fine. */

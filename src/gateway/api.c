@@ -22,7 +22,8 @@ enum {
 
 const struct pt_api_route pt_api_routes[] = {
 	{ "GET", "/livez", PT_ROLE_NONE, "The process answers.", .special = pt_api_livez },
-	{ "GET", "/readyz", PT_ROLE_NONE, "The database answers and the gateway is not stopping.", .special = pt_api_readyz },
+	{ "GET", "/readyz", PT_ROLE_NONE, "The database answers, its disk has room, and the gateway is not stopping.",
+	  .special = pt_api_readyz },
 	{ "GET", "/metrics", V, "Metrics in Prometheus text format.", .read = pt_api_metrics },
 	{ "GET", "/api/v1/openapi.json", PT_ROLE_NONE, "This document.", .special = pt_api_openapi },
 	{ "GET", "/api/v1/whoami", V, "The token's user, role and account.", .read = pt_api_whoami },

@@ -68,6 +68,7 @@ int pt_blob_write(struct pt_blob_writer *w, const void *p, size_t n, struct pt_e
 
 int pt_blob_commit(struct pt_blob_writer *w, char **ret_name, struct pt_err *err)
 {
+	struct stat st;
 	int rc;
 
 	if (fsync(w->fd) < 0)
@@ -78,6 +79,8 @@ int pt_blob_commit(struct pt_blob_writer *w, char **ret_name, struct pt_err *err
 	if (!*ret_name)
 		return pt_fail_oom(err);
 	w->committed = true;
+	w->g->m.blobs++;
+	w->g->m.blob_bytes += fstat(w->fd, &st) == 0 ? st.st_size : 0;
 	return PT_OK;
 }
 
@@ -109,11 +112,15 @@ int pt_blob_open(struct pt_gateway *g, const char *name, int *ret_fd, struct pt_
 void pt_blob_remove(struct pt_gateway *g, const char *name)
 {
 	char dir[4160], path[4200];
+	struct stat st;
 
 	if (!name_ok(name))
 		return;
 	place(g, name, dir, sizeof(dir), path, sizeof(path));
-	(void)unlink(path);
+	if (stat(path, &st) < 0 || unlink(path) < 0)
+		return;
+	g->m.blobs--;
+	g->m.blob_bytes -= st.st_size;
 }
 
 /* --- orphans --- */
@@ -136,6 +143,7 @@ static int sweep_dir(struct pt_gateway *g, struct pt_tx *tx, const char *sub, st
 {
 	char path[4160];
 	struct dirent *e;
+	struct stat st;
 	DIR *d;
 	int rc = PT_OK;
 
@@ -151,8 +159,12 @@ static int sweep_dir(struct pt_gateway *g, struct pt_tx *tx, const char *sub, st
 		match.blob = e->d_name;
 		rc = pt_tx_scan(tx, &pt_results, &(struct pt_scan){ .index = &pt_results_by_blob, .match = &match, .n_eq = 1 }, same_blob, &k,
 				err);
-		if (rc >= 0 && !k.found)
+		if (rc >= 0 && !k.found) {
 			(void)unlinkat(dirfd(d), e->d_name, 0);
+		} else if (fstatat(dirfd(d), e->d_name, &st, 0) == 0) {
+			g->m.blobs++;
+			g->m.blob_bytes += st.st_size;
+		}
 	}
 	closedir(d);
 	return rc < 0 ? rc : PT_OK;

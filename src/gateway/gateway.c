@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "config.h"
 #include "gateway/internal.h"
+#include "net/http_client.h"
 #include "os/file.h"
 #include <malloc.h>
 #include <signal.h>
@@ -213,8 +214,7 @@ static void request_done(void *ctx, const struct pt_http_route *route, int statu
 	struct pt_gateway *g = ctx;
 
 	(void)bytes_out;
-	if (status >= 100 && status < 600)
-		g->m.http[status / 100]++;
+	pt_count_request(g, route ? route->meta : NULL, status, elapsed_us);
 	if (pt_log_on(PT_LOG_DEBUG))
 		pt_debug("request", "method", route ? route->method : "?", "path", route ? route->path : "?", "status", pt_num(status), "us",
 			 pt_num(elapsed_us));
@@ -254,6 +254,8 @@ static int serve(struct pt_gateway *g, const struct conf *conf, struct pt_http_r
 
 	if (!conf->tls_cert != !conf->tls_key)
 		return pt_fail(err, PT_E_INVALID, "--tls-cert and --tls-key go together");
+	g->database = strncmp(conf->database, "sqlite:", 7) == 0 ? conf->database + 7 : NULL;
+	g->cert_expires = conf->tls_cert ? pt_cert_file_expires(conf->tls_cert) : 0;
 	if ((rc = set_blob_dir(g, conf, err)) < 0 || (rc = pt_db_open(&g->db, conf->database, pt_gateway_tables, err)) < 0 ||
 	    (rc = pt_gateway_clock(g, err)) < 0 || (rc = pt_logs_start(g, conf->database, err)) < 0 ||
 	    (rc = pt_blob_sweep(g, err)) < 0 || (rc = first_owner(g, conf, err)) < 0 || (rc = pt_blob_claim(g, err)) < 0 ||

@@ -8,6 +8,7 @@
 #include "db/writer.h"
 #include "gateway/records.h"
 #include "net/http_server.h"
+#include "op/op.h"
 
 enum {
 	PT_LEASE_MS = 60000,        /* design: default lease (--lease) */
@@ -23,10 +24,22 @@ struct pt_presence;
 struct pt_waiters;
 struct pt_logs;
 
-struct pt_gateway_metrics {
+/* Requests by what their duration tells. */
+enum pt_request_kind { PT_REQUEST_CLIENT, PT_REQUEST_AGENT, PT_REQUEST_WAIT, PT_REQUEST_OTHER, PT_REQUEST_KINDS };
+
+struct pt_api_route;
+
+struct pt_gateway_counts {
 	_Atomic uint64_t submitted, leased, redelivered, lease_lost, attempts_failed, results, duplicates, refused, exchanges,
 		auth_failed;
-	_Atomic uint64_t finished[PT_OP_STATES_END], http[6]; /* http: by status class */
+	_Atomic uint64_t http[6]; /* by status class */
+	struct {
+		_Atomic uint64_t finished[PT_OP_STATES_END];
+		struct pt_histogram seconds; /* from submit to end */
+	} types[PT_OP_TYPES_MAX + 1];        /* by pt_op_index() */
+	struct pt_histogram wait;            /* from submit to the first lease */
+	struct pt_histogram requests[PT_REQUEST_KINDS];
+	_Atomic int64_t blobs, blob_bytes; /* files in the blob folder */
 };
 
 struct pt_gateway {
@@ -36,8 +49,10 @@ struct pt_gateway {
 	struct pt_presence *presence;
 	struct pt_waiters *waiters;
 	struct pt_logs *logs;
-	struct pt_gateway_metrics m;
+	struct pt_gateway_counts m;
 	char *blob_dir, *public_url;
+	const char *database; /* file of the state, NULL = none (mem:) */
+	int64_t cert_expires; /* of --tls-cert, wall seconds; 0 = no TLS */
 	int64_t retention_ms, lease_ms;
 	int64_t reaped_at;      /* the writer's: when the reaper last looked */
 	int64_t deaf_until;     /* the writer's: a commit failed, and with it what agents said; no lease ends before */
@@ -55,6 +70,16 @@ struct pt_gateway {
 bool pt_gateway_enter(struct pt_gateway *g);
 void pt_gateway_leave(struct pt_gateway *g);
 int pt_gateway_closed(struct pt_err *err); /* the error to answer with then */
+
+/* --- metrics.c --- */
+void pt_count_end(struct pt_gateway *g, const struct pt_rec_operation *op); /* it has come to a terminal state */
+void pt_count_lease(struct pt_gateway *g, const struct pt_rec_operation *op);
+void pt_count_request(struct pt_gateway *g, const struct pt_api_route *route, int status, int64_t us); /* route NULL = none */
+
+/* --- disk.c --- */
+/* PT_E_UNAVAILABLE when a disk of the gateway has hardly any room: what is acknowledged must be written first. */
+int pt_disk_check(struct pt_gateway *g, struct pt_err *err) PT_MUSTCHECK;
+int64_t pt_disk_least(int64_t size); /* bytes that must be free on a disk of so many */
 
 /* --- clock.c --- */
 /* Wall time that never jumps while the process runs: leases and deadlines are counted in it. */
@@ -250,6 +275,12 @@ int pt_retry_of(const struct pt_rec_operation *op, struct pt_retry *ret, struct 
 
 /* --- presence.c: connected instances and their waiting exchanges --- */
 struct pt_exchange; /* one exchange request, see dispatch.c */
+/* How many connected instances have the version; at most n rows, the rest in the last as "other".  Returns the number of rows. */
+struct pt_version_count {
+	char version[40];
+	unsigned instances;
+};
+size_t pt_presence_versions(struct pt_gateway *g, struct pt_version_count *ret, size_t n);
 struct pt_presence_info {
 	unsigned instances;      /* of the agent, connected now */
 	int64_t slots, held;     /* sums over them; held as they last said */
@@ -318,7 +349,10 @@ void pt_answer_operation(struct pt_call *c, const char *operation);     /* reads
 int pt_logs_start(struct pt_gateway *g, const char *database, struct pt_err *err) PT_MUSTCHECK; /* beside the main database */
 void pt_logs_drain(struct pt_gateway *g); /* answer all that wait, and from now on everybody at once */
 void pt_logs_free(struct pt_gateway *g);  /* nobody is inside any more; stores what came; fine after a start that failed */
-void pt_logs_metrics(struct pt_gateway *g, struct pt_buf *b);
+struct pt_logs_stats {
+	uint64_t lines, duplicates, ignored, expired; /* expired: chunks */
+};
+void pt_logs_stats(struct pt_gateway *g, struct pt_logs_stats *ret);
 
 /* --- blobs.c: bodies of large results --- */
 struct pt_blob_writer;

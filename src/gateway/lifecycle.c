@@ -45,7 +45,7 @@ static void set_state(struct pt_gateway *g, struct pt_rec_operation *op, enum pt
 		op->queue = PT_QUEUE_DONE;
 		op->finished_at = pt_gateway_now(g);
 		op->due = PT_DUE_ENDED + op->finished_at + g->retention_ms;
-		g->m.finished[state]++;
+		pt_count_end(g, op);
 		pt_wait_wake(g, op->id);
 		return;
 	}
@@ -72,7 +72,7 @@ int pt_op_insert(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation
 	op->input_bytes = (int64_t)strlen(input);
 	set_state(g, op, PT_OP_QUEUED, 0);
 	op->created = pt_gateway_now(g);
-	op->rank = (9 - op->priority) * (INT64_C(1) << 48) + op->created;
+	op->rank = (9 - op->priority) * PT_RANK_PRIORITY + op->created;
 	snprintf(again, sizeof(again), "rerun of %s", op->rerun_of);
 	rc = pt_op_event(g, tx, op, "accepted", *op->rerun_of ? again : NULL, err);
 	if (rc == 0)
@@ -115,7 +115,7 @@ int pt_op_lease(struct pt_gateway *g, struct pt_tx *tx, struct pt_rec_operation 
 	pt_id_copy(l.agent, op->agent);
 	if ((rc = pt_tx_insert(tx, &pt_leases, &l, err)) < 0 || (rc = pt_op_event(g, tx, op, "leased", NULL, err)) < 0)
 		return rc;
-	g->m.leased++;
+	pt_count_lease(g, op);
 	return pt_tx_update(tx, &pt_operations, op, err);
 }
 

@@ -525,19 +525,10 @@ void pt_logs_free(struct pt_gateway *g)
 	g->logs = NULL;
 }
 
-void pt_logs_metrics(struct pt_gateway *g, struct pt_buf *b)
+void pt_logs_stats(struct pt_gateway *g, struct pt_logs_stats *ret)
 {
-	const struct {
-		const char *name, *help;
-		uint64_t value;
-	} rows[] = {
-		{ "log_lines_total", "Log lines of agents stored.", g->logs->lines },
-		{ "log_lines_duplicate_total", "Log lines that agents sent again.", g->logs->duplicates },
-		{ "log_lines_ignored_total", "Log lines about operations that are not the sender's.", g->logs->ignored },
-		{ "log_chunks_expired_total", "Chunks of log lines removed by age or bytes.", g->logs->expired },
-	};
-
-	for (size_t i = 0; i < PT_COUNT(rows); i++)
-		pt_buf_fmt(b, "# HELP postern_gateway_%s %s\n# TYPE postern_gateway_%s counter\npostern_gateway_%s %llu\n",
-			   rows[i].name, rows[i].help, rows[i].name, rows[i].name, (unsigned long long)rows[i].value);
+	*ret = (struct pt_logs_stats) { .lines = g->logs->lines,
+					.duplicates = g->logs->duplicates,
+					.ignored = g->logs->ignored,
+					.expired = g->logs->expired };
 }

@@ -185,8 +185,10 @@ void pt_api_readyz(struct pt_call *c)
 {
 	struct pt_tx *tx = NULL;
 	struct pt_err err = { 0 };
-	int rc = c->g->stopping ? pt_fail(&err, PT_E_UNAVAILABLE, "the gateway is stopping") : pt_db_begin(c->g->db, false, &tx, &err);
+	int rc = c->g->stopping ? pt_fail(&err, PT_E_UNAVAILABLE, "the gateway is stopping") : pt_disk_check(c->g, &err);
 
+	if (rc == 0)
+		rc = pt_db_begin(c->g->db, false, &tx, &err);
 	pt_tx_rollback(tx);
 	if (rc < 0) {
 		pt_call_fail(c, &err);

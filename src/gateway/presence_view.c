@@ -134,3 +134,29 @@ unsigned pt_presence_count(struct pt_gateway *g)
 	pt_presence_unlock(g);
 	return n;
 }
+
+size_t pt_presence_versions(struct pt_gateway *g, struct pt_version_count *ret, size_t n)
+{
+	int64_t now = pt_gateway_now(g);
+	struct instance *i, *tmp;
+	size_t rows = 0, k;
+
+	pt_presence_lock(g);
+	HASH_ITER(hh, g->presence->instances, i, tmp) {
+		if (!pt_presence_connected(i, now))
+			continue;
+		for (k = 0; k < rows && strcmp(ret[k].version, i->version) != 0; k++)
+			;
+		if (k == n)
+			k = n - 1;
+		if (k == rows) {
+			ret[rows] = (struct pt_version_count) { .instances = 0 };
+			memcpy(ret[rows].version, rows == n - 1 ? "other" : i->version,
+			       rows == n - 1 ? sizeof("other") : sizeof(i->version));
+			rows++;
+		}
+		ret[k].instances++;
+	}
+	pt_presence_unlock(g);
+	return rows;
+}

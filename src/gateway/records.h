@@ -52,7 +52,7 @@ struct pt_rec_operation {
 	/* what changes: only in src/gateway/lifecycle.c */
 	int64_t state;          /* enum pt_op_state */
 	int64_t queue;          /* enum pt_queue, follows state */
-	int64_t rank;           /* order in the queue: priority, then age */
+	int64_t rank;           /* order in the queue: (9 - priority) * PT_RANK_PRIORITY + created */
 	int64_t due; /* when the reaper must look: deadline or end of parking; of a terminal one: PT_DUE_ENDED + end of retention */
 	int64_t attempt;        /* newest attempt, 0 = none yet */
 	int64_t released;       /* attempts that their instances gave back: they do not count as tries */
@@ -96,6 +96,7 @@ struct pt_rec_settlement {
 	char by[PT_ID_SIZE], rerun[PT_ID_SIZE]; /* rerun: the operation made by decision "rerun" */
 	int64_t at;
 };
+#define PT_RANK_PRIORITY (INT64_C(1) << 48)
 /* Added to the `due` of terminal operations: however many wait for the end of their retention, none stands before a deadline. */
 #define PT_DUE_ENDED (INT64_C(1) << 60)
 

@@ -394,6 +394,7 @@ static void results(struct run *run, CURL *e)
 	call->tls_us = tls > connect ? tls - connect : 0;
 	call->ttfb_us = first;
 	call->total_us = total;
+	call->cert_expires = run->c->trust.expires;
 	if (curl_easy_getinfo(e, CURLINFO_PRIMARY_IP, &ip) == CURLE_OK && ip)
 		snprintf(call->peer, sizeof(call->peer), "%s", ip);
 	/* libcurl 7.88 does not say whether NO_PROXY made it go directly, but which port it went to */

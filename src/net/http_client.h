@@ -69,6 +69,7 @@ struct pt_http_call {
 	char peer[64]; /* address connected to */
 	bool proxied;  /* it was the proxy's */
 	int64_t ttfb_us, connect_us, tls_us, dns_us, total_us;
+	int64_t cert_expires; /* end of the server's certificate, wall seconds, as this client saw it last; 0 = no TLS */
 	/* Set it to learn about a handshake that this call made and that was accepted; NULL = not wanted. */
 	struct pt_http_tls *tls;
 };
@@ -81,6 +82,9 @@ PT_DEFINE_CLEANUP(struct pt_http_client *, pt_http_client_free)
  * CANCELLED, DEADLINE, BLOCKED, INVALID (URL), PROTOCOL (not HTTP, too many redirects), IO (read gave up).  Never retries by
  * itself.  Passwords in URLs never reach a message. */
 int pt_http_do(struct pt_http_client *c, struct pt_http_call *call, struct pt_err *err) PT_MUSTCHECK;
+
+/* The end of the first certificate of a PEM file, wall seconds; 0 = there is none. */
+int64_t pt_cert_file_expires(const char *path);
 
 /* How long an answer of 429 or 503 asks to wait, 0 = not at all. */
 static inline int64_t pt_http_retry_after(const struct pt_http_call *c)

@@ -12,6 +12,7 @@ struct pt_trust {
 	char *dir, *bundle;             /* the system's: a hashed folder (read by need: small in memory) or else one file */
 	char subject[200], issuer[200]; /* of the certificate that failed, "" = none did */
 	int verify_error;               /* X509_V_ERR_… */
+	int64_t expires;                /* of the newest server certificate seen, wall seconds; 0 = none yet */
 	struct pt_http_tls *seen;       /* the call's; NULL = not wanted */
 };
 int pt_trust_init(struct pt_trust *t, const char *ca, struct pt_err *err) PT_MUSTCHECK;

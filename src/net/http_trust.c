@@ -97,19 +97,38 @@ static void name_text(const X509_NAME *name, char *out, size_t size)
 	BIO_free(bio);
 }
 
+/* Wall seconds, 0 = unknown. */
+static int64_t expires(const X509 *x)
+{
+	struct tm tm = { 0 };
+
+	return ASN1_TIME_to_tm(X509_get0_notAfter(x), &tm) == 1 ? (int64_t)timegm(&tm) : 0;
+}
+
+int64_t pt_cert_file_expires(const char *path)
+{
+	pt_auto_buf pem = PT_BUF_INIT(CA_MAX);
+	struct pt_trust t = { 0 };
+	struct pt_err ignored;
+	int64_t at = 0;
+
+	if (pt_file_read(path, &pem, &ignored) == 0 && pem_read(&t, &pem, "file", &ignored) == 0)
+		at = expires(sk_X509_value(t.extra, 0));
+	sk_X509_pop_free(t.extra, X509_free);
+	return at;
+}
+
 /* The server's own certificate is accepted, and with it the chain. */
 static void accepted(const struct pt_trust *t, X509_STORE_CTX *x, const SSL *ssl, X509 *cert)
 {
 	STACK_OF(X509) *chain = X509_STORE_CTX_get0_chain(x);
 	const X509 *top = chain ? sk_X509_value(chain, sk_X509_num(chain) - 1) : NULL;
-	struct tm tm = { 0 };
 
 	*t->seen = (struct pt_http_tls) { 0 };
 	snprintf(t->seen->version, sizeof(t->seen->version), "%s", SSL_get_version(ssl));
 	name_text(X509_get_subject_name(cert), t->seen->subject, sizeof(t->seen->subject));
 	name_text(X509_get_issuer_name(cert), t->seen->issuer, sizeof(t->seen->issuer));
-	if (ASN1_TIME_to_tm(X509_get0_notAfter(cert), &tm) == 1)
-		t->seen->not_after = timegm(&tm);
+	t->seen->not_after = expires(cert);
 	for (int i = 0; top && t->extra && i < sk_X509_num(t->extra); i++)
 		t->seen->own_ca |= X509_cmp(top, sk_X509_value(t->extra, i)) == 0;
 }
@@ -125,8 +144,11 @@ static int on_verify(int good, X509_STORE_CTX *x)
 		name_text(X509_get_subject_name(cert), t->subject, sizeof(t->subject));
 		name_text(X509_get_issuer_name(cert), t->issuer, sizeof(t->issuer));
 	}
-	if (good && t && t->seen && cert && X509_STORE_CTX_get_error_depth(x) == 0)
-		accepted(t, x, ssl, cert);
+	if (good && t && cert && X509_STORE_CTX_get_error_depth(x) == 0) {
+		t->expires = expires(cert);
+		if (t->seen)
+			accepted(t, x, ssl, cert);
+	}
 	return good;
 }
 

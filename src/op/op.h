@@ -50,6 +50,27 @@ enum { PT_OP_INPUT_MAX = 512 };
 
 const struct pt_op_type *pt_op_find(const char *name);
 const struct pt_op_type *const *pt_op_types(void); /* NULL-terminated */
+/* Where a type stands in that table, for counting by type; PT_OP_TYPES_MAX when it is not there. */
+enum { PT_OP_TYPES_MAX = 32 };
+static inline size_t pt_op_index(const char *name)
+{
+	const struct pt_op_type *const *types = pt_op_types();
+
+	for (size_t i = 0; types[i] && i < PT_OP_TYPES_MAX; i++)
+		if (name && strcmp(types[i]->name, name) == 0)
+			return i;
+	return PT_OP_TYPES_MAX;
+}
+/* The name to count under; *i moves to PT_OP_TYPES_MAX, whose name is "other", behind the last type. */
+static inline const char *pt_op_index_name(size_t *i)
+{
+	const struct pt_op_type *const *types = pt_op_types();
+
+	if (*i < PT_OP_TYPES_MAX && types[*i])
+		return types[*i]->name;
+	*i = PT_OP_TYPES_MAX;
+	return "other";
+}
 /* Check an input as it is submitted: unknown type, shape, check(), does it have (or wrongly have) an integration. */
 int pt_op_check(const char *type, const json_t *input, bool has_integration, struct pt_err *err) PT_MUSTCHECK;
 /* Decode the lease's input and run it.  What went wrong is in err (and not in head). */

@@ -62,6 +62,7 @@ class Link:
     def _bound(self):
         s = socket.socket()
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # the next one is bound before this one is closed
         s.bind(("127.0.0.1", self.port))
         self.port = s.getsockname()[1]
         return s
@@ -77,10 +78,10 @@ class Link:
             if mode in ("refuse", "reset") or (old != "pass" and c.deaf and not hang):
                 c.reset()
         if mode == "refuse" and self.server:
+            self.placeholder = self._bound()  # it keeps the port, which somebody's connection would take, and does not listen
             self.server.close()
             self.server = None
             await asyncio.sleep(0)
-            self.placeholder = self._bound()  # it keeps the port, and does not listen
         elif mode != "refuse" and not self.server:
             await self._listen()
 

@@ -230,6 +230,10 @@ static void test_scan(void)
 		{ { .index = by_rank, .match = &o, .n_eq = 1, .has_less_than = true, .less_than = 2 }, "c b" },
 		{ { .index = by_rank, .match = &o, .n_eq = 1, .has_less_than = true, .less_than = 2, .desc = true }, "b c" },
 		{ { .index = by_rank, .match = &o, .n_eq = 1, .has_less_than = true, .less_than = -5 }, "" },
+		{ { .index = by_rank, .match = &o, .n_eq = 1, .has_at_least = true, .at_least = 2 }, "a d" },
+		{ { .index = by_rank, .match = &o, .n_eq = 1, .has_at_least = true, .at_least = 2, .desc = true }, "d a" },
+		{ { .index = by_rank, .match = &o, .n_eq = 1, .has_at_least = true, .at_least = -5, .limit = 1 }, "c" },
+		{ { .index = by_rank, .match = &o, .n_eq = 1, .has_at_least = true, .at_least = 3 }, "" },
 		{ { .index = by_rank, .match = &o2, .n_eq = 2 }, "a d" },
 		{ { .index = by_rank, .match = &o2, .n_eq = 2, .beyond = "a" }, "d" },
 		{ { .index = by_rank, .match = &o2, .n_eq = 2, .beyond = "d", .desc = true }, "a" },
@@ -249,6 +253,8 @@ static void test_scan(void)
 		const char *what;
 	} wrong[] = {
 		{ { .beyond = "a", .has_less_than = true }, "two bounds" },
+		{ { .index = by_rank, .match = &o, .n_eq = 1, .has_less_than = true, .has_at_least = true },
+		  "both bounds of a number" },
 		{ { .has_less_than = true }, "a number against text" },
 		{ { .index = by_rank, .match = &o, .n_eq = 1, .beyond = "a" }, "text against a number" },
 		{ { .index = by_rank, .match = &o, .n_eq = 4 }, "more columns than there are" },

@@ -8,6 +8,7 @@ Session-wide, started when first used, shared by every test (so a test changes n
   postgres      servers.Postgres with TLS; .connect_args(), .sql(), .activity(), .load_pgbench()
   tinyproxy, tinyproxy_auth, squid, squid_auth    servers.Proxy: .url, .saw(target), .refused()
   mitmproxy     servers.Mitmproxy: the same, and .ca
+  swift         stores.Swift, an S3 server that checks signatures: .settings(bucket), .request(); has the bucket "work"
   origin, tls_origin    harness.Origin: .url, .port, .seen
 
 For one test:
@@ -26,6 +27,7 @@ import pytest
 from harness import CA, Origin, Process, new_home
 from product import Stack
 from servers import Mitmproxy, Postgres, Squid, Tinyproxy
+from stores import Swift
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -112,6 +114,13 @@ def squid_auth(session_home):
 @pytest.fixture(scope="session")
 def mitmproxy(session_home, ca):
     yield from stopped(Mitmproxy(session_home, ca))
+
+
+@pytest.fixture(scope="session")
+def swift(session_home):
+    server = Swift(session_home)
+    server.request("PUT", "/work")
+    yield from stopped(server)
 
 
 @pytest.fixture(scope="session")

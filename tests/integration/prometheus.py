@@ -25,9 +25,11 @@ def labels(text):
 
 
 def check_histogram(f):
-    buckets = [(float(dict(k[1])["le"]), v) for k, v in f.samples.items() if k[0] == f.name + "_bucket"]
-    assert buckets == sorted(buckets) and [v for _, v in buckets] == sorted(v for _, v in buckets), f"{f.name}: {buckets}"
-    assert buckets[-1] == (math.inf, f.samples[(f.name + "_count", ())]) and (f.name + "_sum", ()) in f.samples
+    for labels in {tuple(pair for pair in k[1] if pair[0] != "le") for k in f.samples}:
+        buckets = [(float(dict(k[1])["le"]), v) for k, v in f.samples.items()
+                   if k[0] == f.name + "_bucket" and tuple(p for p in k[1] if p[0] != "le") == labels]
+        assert buckets == sorted(buckets) and [v for _, v in buckets] == sorted(v for _, v in buckets), f"{f.name}: {buckets}"
+        assert buckets[-1] == (math.inf, f.samples[(f.name + "_count", labels)]) and (f.name + "_sum", labels) in f.samples
 
 
 def parse(text):
@@ -38,7 +40,7 @@ def parse(text):
         if m := re.fullmatch(rf"# HELP ({NAME}) (\S.*)", line):
             assert m[1] not in families, f"{m[1]} twice"
             f = families[m[1]] = Family(*m.groups())
-        elif m := re.fullmatch(rf"# TYPE ({NAME}) (counter|gauge|histogram)", line):
+        elif m := re.fullmatch(rf"# TYPE ({NAME}) (counter|gauge|histogram|untyped)", line):
             assert f and f.name == m[1] and not f.type and not f.samples, line
             f.type = m[2]
         else:
@@ -58,7 +60,8 @@ def parse(text):
 
 
 def value(families, name, **want):
-    """The one sample of that name and these labels."""
-    found = [v for (n, ls), v in families[name].samples.items() if n == name and dict(ls) == want]
+    """The one sample of that name and these labels; that of a histogram is NAME_count."""
+    found = [v for (n, ls), v in families[name.removesuffix("_count") if name not in families else name].samples.items()
+             if n == name and dict(ls) == want]
     assert len(found) == 1, f"{name} {want}: {found}"
     return found[0]

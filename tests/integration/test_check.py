@@ -222,7 +222,7 @@ def test_metadata_service(place, there):
     if there:
         commands += (f"; ip addr add 169.254.169.254/32 dev lo; cd {place.home}; python3 -m http.server --bind 169.254.169.254 80 "
                      ">server.log 2>&1 & server=$!; for i in 1 2 3 4 5 6 7 8 9; do curl -s 169.254.169.254 >/dev/null && break; sleep 0.2; done")
-    run_it = ["unshare", "-n", "--kill-child", "-p", "-f", "sh", "-c", commands + '; "$@"', "sh"]
+    run_it = ["unshare", "-n", "--kill-child", "--mount-proc", "-p", "-f", "sh", "-c", commands + '; "$@"', "sh"]
     a = place.check("--only", "metadata", inside=run_it)
     if there:
         assert "answers at 169.254.169.254" in a.warns("metadata") and "NetworkPolicy" in a.warns("metadata")

@@ -675,7 +675,7 @@ def test_metrics(gw, key, agent):
         assert line.startswith("# ") or len(line.rsplit(" ", 1)) == 2 and float(line.rsplit(" ", 1)[1]) >= 0, line
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     for name in ("operations_submitted_total", "leases_total", "results_total", "exchanges_total", "commits_total", "authentication_failures_total",
-                 'operations_finished_total{state="succeeded"}', "connected_instances"):
+                 'operations_finished_total{type="health",state="succeeded"}', "connected_instances"):
         assert float(values[f"postern_gateway_{name}"]) > 0, name
     assert 'postern_gateway_queued_operations{agent="warehouse"}' in values
 

@@ -82,8 +82,8 @@ static void test_up(void)
 	is_int(http("GET", "/metrics", &b), 200, "metrics");
 	ok(metric_value(&b, "app_agent_status") == 1 && metric_value(&b, "app_active_task_count") == 1 &&
 		   metric_value(&b, "app_open_sessions_count") == 1 && metric_value(&b, "postern_agent_leases_total") == 2 &&
-		   metric_value(&b, "postern_agent_results_total{status=\"succeeded\"}") == 1 &&
-		   metric_value(&b, "postern_agent_operation_seconds_count") == 1,
+		   metric_value(&b, "postern_agent_results_total{type=\"bytes\",status=\"succeeded\"}") == 1 &&
+		   metric_value(&b, "postern_agent_operation_seconds_count{type=\"bytes\"}") == 1,
 	   "with the values of now");
 	for (char *line = strtok_r(b.p, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
 		size_t n = strcspn(line, "{ ");
@@ -92,7 +92,7 @@ static void test_up(void)
 			continue;
 		samples++;
 		bad += n == 0 || !strrchr(line, ' ') ||
-		       strspn(strrchr(line, ' ') + 1, "0123456789.-") != strlen(strrchr(line, ' ') + 1);
+		       strspn(strrchr(line, ' ') + 1, "0123456789.-e+") != strlen(strrchr(line, ' ') + 1);
 	}
 	ok(samples > 30 && !bad, "%d samples, all of the right form", samples);
 	is_int(http("GET", "/actuator/prometheus", &b), 200, "the same at the other path");

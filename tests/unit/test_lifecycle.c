@@ -404,17 +404,18 @@ static void batches(void)
 	enum { N = 1200, BATCH = 500 };
 	struct scenario soon = { .deadline_s = 10 };
 	char id[PT_ID_SIZE];
-	uint64_t before = g.m.finished[PT_OP_EXPIRED], lost = g.m.lease_lost;
+	const _Atomic uint64_t *expired = &g.m.types[pt_op_index("health")].finished[PT_OP_EXPIRED];
+	uint64_t before = *expired, lost = g.m.lease_lost;
 	struct said s = { .slots = N };
 
 	for (int i = 0; i < N; i++)
 		submit(&soon, id);
 	clock_ms += 10001;
 	for (int left = N; left > 0; left -= BATCH) {
-		is_int(g.m.finished[PT_OP_EXPIRED] - before, N - left, "%d of %d have expired", N - left, N);
+		is_int(*expired - before, N - left, "%d of %d have expired", N - left, N);
 		reap();
 	}
-	is_int(g.m.finished[PT_OP_EXPIRED] - before, N, "all have");
+	is_int(*expired - before, N, "all have");
 	for (int i = 0; i < N; i++)
 		submit(&(struct scenario){ 0 }, id);
 	pt_id_new(instances[0], "in");

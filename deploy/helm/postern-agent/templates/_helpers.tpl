@@ -63,7 +63,7 @@ app.kubernetes.io/part-of: postern
 {{/* ConfigMaps and Secrets that the chart makes: what in them, and whether.  The preflight Job has copies of its own, since it runs
 before anything is installed. */}}
 {{- define "postern-agent.makesStorageSecret" -}}
-{{- if .Values.container.storageSecretKey }}true{{ end }}
+{{- if or .Values.container.storageAccessKey .Values.container.storageSecretKey }}true{{ end }}
 {{- end }}
 
 {{- define "postern-agent.makesProxySecret" -}}
@@ -74,7 +74,9 @@ before anything is installed. */}}
 {{- with .Values.container.storageAccessKey }}
 access-key: {{ . | b64enc }}
 {{- end }}
-secret-key: {{ .Values.container.storageSecretKey | b64enc }}
+{{- with .Values.container.storageSecretKey }}
+secret-key: {{ . | b64enc }}
+{{- end }}
 {{- end }}
 
 {{- define "postern-agent.proxySecretData" -}}
@@ -103,7 +105,7 @@ HTTP_PROXY: {{ . | b64enc }}
 {{/* A quantity of memory or disk in bytes. */}}
 {{- define "postern-agent.bytes" -}}
 {{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 }}
-{{- $text := toString . }}
+{{- $text := ternary (printf "%.0f" .) (toString .) (kindIs "float64" .) }}
 {{- $unit := regexFind "[A-Za-z]*$" $text }}
 {{- mulf (float64 (trimSuffix $unit $text)) (get $units $unit) | floor | int64 }}
 {{- end }}

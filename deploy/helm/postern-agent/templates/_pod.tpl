@@ -29,10 +29,10 @@ Input: dict "root" and "suffix" (of the Secrets that the chart makes). */}}
 {{- $env = append $env (dict "name" (printf "POSTERN_STORAGE_%s" $key) "value" $value) }}
 {{- end }}
 {{- end }}
-{{- if or .storageAccessKey (and .storageExistingSecret.name .storageExistingSecret.accessKeyKey) }}
+{{- if or .storageAccessKey .storageExistingSecret.name }}
 {{- $env = append $env (dict "name" "POSTERN_STORAGE_ACCESS_KEY_FILE" "value" "/etc/secrets/postern-storage/access-key") }}
 {{- end }}
-{{- if or .storageSecretKey .storageExistingSecret.name }}
+{{- if or .storageSecretKey (and .storageExistingSecret.name (ne .storageType "AZURE_BLOB")) }}
 {{- $env = append $env (dict "name" "POSTERN_STORAGE_SECRET_KEY_FILE" "value" "/etc/secrets/postern-storage/secret-key") }}
 {{- end }}
 {{- end }}
@@ -84,7 +84,7 @@ Input: dict "root" and "suffix" (of the Secrets that the chart makes). */}}
   mountPath: /etc/postern/ca
   readOnly: true
 {{- end }}
-{{- if or .Values.container.storageSecretKey .Values.container.storageExistingSecret.name }}
+{{- if or (include "postern-agent.makesStorageSecret" .) .Values.container.storageExistingSecret.name }}
 - name: storage
   mountPath: /etc/secrets/postern-storage
   readOnly: true
@@ -141,7 +141,7 @@ Input: dict "root" and "suffix" (of the Secrets that the chart makes). */}}
 {{- end }}
 {{- end }}
 {{- with $v.container }}
-{{- if .storageSecretKey }}
+{{- if include "postern-agent.makesStorageSecret" $.root }}
 - name: storage
   secret:
     secretName: {{ $name }}-storage{{ $.suffix }}
@@ -150,12 +150,12 @@ Input: dict "root" and "suffix" (of the Secrets that the chart makes). */}}
   secret:
     secretName: {{ .storageExistingSecret.name }}
     items:
-      {{- with .storageExistingSecret.accessKeyKey }}
-      - key: {{ . }}
+      - key: {{ .storageExistingSecret.accessKeyKey }}
         path: access-key
-      {{- end }}
+      {{- if ne .storageType "AZURE_BLOB" }}
       - key: {{ .storageExistingSecret.secretKeyKey }}
         path: secret-key
+      {{- end }}
 {{- end }}
 {{- end }}
 {{- with $v.extraVolumes }}

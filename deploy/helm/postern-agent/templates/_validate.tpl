@@ -21,6 +21,25 @@ scriptRunner: the agent needs none
 agent: "set container.backendServiceUrl, tokenSecret and stop"
 {{- end }}
 
+{{/* What each kind of object storage needs, and what it takes besides. The agent has the same table, and would refuse at its start. */}}
+{{- define "postern-agent.storageTypes" -}}
+S3:
+  needs: [storageBucketName]
+  takes: [storageEndpointUrl, storageRegion, storagePrefix, storageAccessKey, storageSecretKey]
+S3_COMPATIBLE:
+  needs: [storageBucketName, storageEndpointUrl, storageAccessKey, storageSecretKey]
+  takes: [storageRegion, storagePrefix]
+AZURE_BLOB:
+  needs: [storageBucketName, storageAccountName]
+  takes: [storageEndpointUrl, storagePrefix, storageAccessKey]
+GCS:
+  needs: [storageBucketName]
+  takes: [storageEndpointUrl, storagePrefix, storageAccessKey, storageSecretKey]
+DIRECTORY:
+  needs: [storageBucketName]
+  takes: [storagePrefix]
+{{- end }}
+
 {{/* Paths of values that are still placeholders, one a line.  Input: dict "path" and "value". */}}
 {{- define "postern-agent.placeholders" -}}
 {{- $path := .path }}
@@ -69,37 +88,36 @@ agent: "set container.backendServiceUrl, tokenSecret and stop"
 {{- end }}
 {{- end }}
 
-{{- $storage := list .storageBucketName .storageAccountName .storageEndpointUrl .storageRegion .storagePrefix .storageAccessKey .storageSecretKey .storageExistingSecret.name }}
-{{- if and (not .storageType) (compact $storage) }}
-{{- $e = append $e "container.storageType is missing beside the other storage keys: set it to S3, S3_COMPATIBLE, AZURE_BLOB, GCS or DIRECTORY, or remove them" }}
+{{- $c := . }}
+{{- $fields := list "storageBucketName" "storageAccountName" "storageEndpointUrl" "storageRegion" "storagePrefix" "storageAccessKey" "storageSecretKey" }}
+{{- $types := include "postern-agent.storageTypes" $ | fromYaml }}
+{{- if not .storageType }}
+{{- range $fields }}
+{{- if get $c . }}
+{{- $e = append $e (printf "container.%s does nothing without container.storageType: set it to %s, or remove both" . (keys $types | sortAlpha | join ", ")) }}
 {{- end }}
-{{- if and .storageType (not .storageBucketName) }}
-{{- $e = append $e (printf "container.storageType %s needs container.storageBucketName" .storageType) }}
 {{- end }}
-{{- if and .storageExistingSecret.name (or .storageAccessKey .storageSecretKey) }}
+{{- else }}
+{{- $type := get $types .storageType }}
+{{- $secret := .storageExistingSecret.name }}
+{{- range $fields }}
+{{- $is := get $c . }}
+{{- if and $is (not (has . (concat $type.needs $type.takes))) }}
+{{- $e = append $e (printf "container.storageType %s takes no container.%s: remove it" $c.storageType .) }}
+{{- end }}
+{{- if and (has . $type.needs) (not $is) (not (and $secret (has . (list "storageAccessKey" "storageSecretKey")))) }}
+{{- $e = append $e (printf "container.storageType %s needs container.%s%s" $c.storageType . (ternary ", or a Secret with it by container.storageExistingSecret" "" (hasSuffix "Key" .))) }}
+{{- end }}
+{{- end }}
+{{- if and (has "storageSecretKey" $type.takes) (ne (empty .storageAccessKey) (empty .storageSecretKey)) }}
+{{- $e = append $e "container.storageAccessKey and container.storageSecretKey go together: give both or none" }}
+{{- end }}
+{{- if and $secret (or .storageAccessKey .storageSecretKey) }}
 {{- $e = append $e "the storage's keys are given twice: remove either container.storageExistingSecret or container.storageAccessKey and storageSecretKey" }}
 {{- end }}
-{{- if and .storageAccessKey (not .storageSecretKey) }}
-{{- $e = append $e "container.storageAccessKey needs container.storageSecretKey beside it" }}
+{{- if and $secret (not (has "storageAccessKey" (concat $type.needs $type.takes))) }}
+{{- $e = append $e (printf "container.storageType %s takes no keys: remove container.storageExistingSecret" .storageType) }}
 {{- end }}
-{{- if and .storageSecretKey (not .storageAccessKey) (has .storageType (list "S3" "S3_COMPATIBLE")) }}
-{{- $e = append $e "container.storageSecretKey needs container.storageAccessKey beside it" }}
-{{- end }}
-{{- $keys := or .storageSecretKey .storageExistingSecret.name }}
-{{- if and (eq .storageType "S3_COMPATIBLE") (not .storageEndpointUrl) }}
-{{- $e = append $e "container.storageType S3_COMPATIBLE needs container.storageEndpointUrl; for Amazon's own the type is S3" }}
-{{- end }}
-{{- if and (eq .storageType "S3_COMPATIBLE") (not $keys) }}
-{{- $e = append $e "container.storageType S3_COMPATIBLE needs keys: container.storageExistingSecret.name, or storageAccessKey and storageSecretKey" }}
-{{- end }}
-{{- if and (eq .storageType "AZURE_BLOB") (not .storageAccountName) }}
-{{- $e = append $e "container.storageType AZURE_BLOB needs container.storageAccountName" }}
-{{- end }}
-{{- if and .storageAccountName .storageType (ne .storageType "AZURE_BLOB") }}
-{{- $e = append $e (printf "container.storageAccountName is for AZURE_BLOB, and container.storageType is %s: remove one" .storageType) }}
-{{- end }}
-{{- if and (has .storageType (list "GCS" "DIRECTORY")) $keys }}
-{{- $e = append $e (printf "container.storageType %s takes no keys: remove storageAccessKey, storageSecretKey and storageExistingSecret%s" .storageType (ternary "; use workloadIdentity.gcp" "" (eq .storageType "GCS"))) }}
 {{- end }}
 
 {{- $ours := list "POSTERN_STORAGE_ACCESS_KEY" "POSTERN_STORAGE_SECRET_KEY" }}
@@ -249,7 +267,7 @@ agent: "set container.backendServiceUrl, tokenSecret and stop"
 {{- end }}
 
 {{- with $v.networkPolicy }}
-{{- if and .enabled (eq .egress "open") (or .dataSources .proxy.cidrs .proxy.peer .gateway.peer .gateway.ports) }}
+{{- if and .enabled (eq .egress "open") (or .dataSources .proxy.cidrs .proxy.peer .gateway.cidrs .gateway.peer .gateway.ports) }}
 {{- $e = append $e "networkPolicy lists what may be reached, but with egress: open everything may: set networkPolicy.egress to listed" }}
 {{- end }}
 {{- if and .enabled (eq .egress "listed") (or .proxy.cidrs .proxy.peer) (not .proxy.ports) }}
