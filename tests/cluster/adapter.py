@@ -6,6 +6,7 @@ gateway's /metrics: an autoscaler that asks for postern_agent_backlog{agent="x"}
 
     adapter.py CONFIG.json      {"listen": [host, port], "cert": , "key": , "client_ca": , "gateway": URL, "token": }
 """
+import base64
 import http.server
 import json
 import ssl
@@ -82,16 +83,11 @@ def serve(config):
     server.serve_forever()
 
 
-def manifests(ca, address, port):
-    """What makes the API server ask it: a Service without pods, its address, and the API registration with the CA."""
-    import base64
-    meta = {"name": "external-metrics", "namespace": "kube-system"}
+def registration(ca, namespace, service):
+    """What makes the API server ask it, and lets the autoscaler."""
     return [
-        {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"ports": [{"name": "https", "port": 443, "targetPort": port}]}},
-        {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {**meta, "labels": {"kubernetes.io/service-name": meta["name"]}}, "addressType": "IPv4",
-         "ports": [{"name": "https", "port": port}], "endpoints": [{"addresses": [address], "conditions": {"ready": True}}]},
         {"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": "v1beta1.external.metrics.k8s.io"}, "spec": {
-            "service": {"name": meta["name"], "namespace": meta["namespace"]}, "group": "external.metrics.k8s.io", "version": "v1beta1",
+            "service": {"name": service, "namespace": namespace}, "group": "external.metrics.k8s.io", "version": "v1beta1",
             "caBundle": base64.b64encode(ca).decode(), "groupPriorityMinimum": 100, "versionPriority": 100}},
         {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "hpa-external-metrics"},
          "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "external-metrics-reader"},

@@ -3,6 +3,7 @@
   cluster    kube.Cluster, with our image, PostgreSQL's and busybox's in its registry
   gateway    installed.Gateway, the vendor's side, for the whole session
   postgres   installed.Postgres, likewise
+  s3         installed.ObjectStore, likewise
   scratch    the name of a namespace for one test, removed afterwards; what is in it is shown when the test fails
   module_scratch    the same for the tests of a file
 
@@ -80,6 +81,11 @@ def gateway(cluster, tmp_path_factory):
 def postgres(cluster):
     for name in namespace(cluster, "data"):
         yield installed.Postgres(cluster, name)
+
+
+@pytest.fixture(scope="session")
+def s3(cluster):
+    return installed.ObjectStore(cluster)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "tests/integration"))
 from harness import request, wait_until  # noqa: E402
 from product import Api, Key, write_private  # noqa: E402
 
-from kube import ClusterError  # noqa: E402
+from kube import CONTROL, ClusterError  # noqa: E402
 
 CHARTS = ROOT / "deploy/helm"
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
@@ -160,4 +160,36 @@ class Postgres:
         return {"connect_args": self.connect_args()}
 
 
-__all__ = ["Agent", "Gateway", "Key", "Postgres", "Release", "describe", "namespace", "pods", "ready", "request", "secret", "wait_until", "write_private"]
+class ObjectStore:
+    """An S3 server that checks signatures (OpenStack Swift) on the control machine, under the name that a MinIO in the cluster would have."""
+    bucket, access_key, secret_key = "postern-agent-storage", "test:ada", "secret-of-ada"
+    service = "http://minio-api.minio.svc.cluster.local:9000"
+
+    def __init__(self, cluster):
+        from stores import SWIFT, s3_request
+        home = cluster.control.folder / "s3"
+        if not home.exists():  # it lives as long as the cluster
+            home.mkdir()
+            cluster.control.spawn("s3-server", "/usr/bin/python3", "-B", SWIFT, home, 9000, "us-east-1", CONTROL)
+        namespace(cluster, "minio")
+        cluster.apply(external_service("minio-api", "minio", CONTROL, 9000))
+        url = f"http://{CONTROL}:9000/{self.bucket}"
+
+        def bucket():
+            with contextlib.suppress(OSError):
+                return s3_request("PUT", url, self.access_key, self.secret_key).status in (200, 409)
+            return False
+
+        wait_until(bucket, 60, "the object store has its bucket")
+
+
+def external_service(name, ns, address, port, service_port=None):
+    """A Service of the cluster for something that is no pod."""
+    meta = {"name": name, "namespace": ns}
+    return [
+        {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"ports": [{"name": "p", "port": service_port or port, "targetPort": port}]}},
+        {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {**meta, "labels": {"kubernetes.io/service-name": name}}, "addressType": "IPv4",
+         "ports": [{"name": "p", "port": port}], "endpoints": [{"addresses": [address], "conditions": {"ready": True}}]}]
+
+
+__all__ = ["Agent", "Gateway", "Key", "ObjectStore", "Postgres", "Release", "describe", "namespace", "pods", "ready", "request", "secret", "wait_until", "write_private"]

@@ -184,6 +184,7 @@ def network(machines):
         for other, there in NODES.items():
             if other != node:
                 m.run("ip", "route", "add", pods_of(other), "via", there)
+        m.run("ip", "route", "add", SERVICES, "dev", "eth0")  # where a service without pods is refused
         m.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.bridge.bridge-nf-call-iptables=1")
     control.run("ip", "route", "add", SERVICES, "via", NODES["node1"])
 

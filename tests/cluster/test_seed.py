@@ -171,7 +171,7 @@ def test_rotate_the_token(walk):
           --from-file=contents.json=agent-token.json
         kubectl rollout restart deployment postern-agent-deployment -n postern-agent""")
     walk.deployed()
-    walk.gateway.api("DELETE", f"/agents/{walk.agent.agent}/keys/{walk.agent.id}")
+    walk.gateway.api("DELETE", f"/keys/{walk.agent.id}")
     assert walk.gateway.run("health", agent=walk.agent.agent, timeout=60)["state"] == "succeeded"
 
 
