@@ -3,7 +3,7 @@
 prefix ?= /usr/local
 export JOBS
 
-.PHONY: all demo test test-deep chaos chaos-mutants bench image format lint install clean help
+.PHONY: all demo test test-deep test-cluster chaos chaos-mutants bench image format lint install clean help
 
 all: ## build into build/ (missing packages are named, not installed)
 	@tools/build plain
@@ -20,6 +20,11 @@ test: ## unit, contract and fuzz corpus suites (plain, then ASan+UBSan), the int
 test-deep: ## TSan, the integration tests on ASan binaries, 60 s of libFuzzer per target
 	@tools/deps build test deep
 	@tools/run-tests tsan integration-asan fuzz
+
+test-cluster: ## the tests in a real Kubernetes on this machine, which is built once (6 minutes); needs root
+	@tools/deps build image cluster
+	@tools/go-tool go >/dev/null || tools/deps go
+	@tools/run-tests cluster
 
 chaos: ## prove the delivery promises under faults: make chaos FAULTS=1000 SEED=7 (docs/chaos.md)
 	@tools/deps build test

@@ -12,8 +12,11 @@ class Broken(Exception):
 
 
 class Client:
-    def __init__(self, port, token):
-        self.port, self.token = port, token
+    """address: a port of this host, or (host, port)."""
+
+    def __init__(self, address, token):
+        self.host, self.port = address if isinstance(address, tuple) else ("127.0.0.1", address)
+        self.token = token
         self.reader = self.writer = None
 
     def close(self):
@@ -30,9 +33,9 @@ class Client:
         try:
             async with asyncio.timeout(timeout):
                 if fresh:
-                    self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
+                    self.reader, self.writer = await asyncio.open_connection(self.host, self.port, limit=1 << 20)
                 data = json.dumps(body).encode() if body is not None else b""
-                head = (f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nAuthorization: Bearer {self.token}\r\n"
+                head = (f"{method} {path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\nAuthorization: Bearer {self.token}\r\n"
                         + (f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n" if body is not None else "") + "\r\n")
                 sent = True
                 self.writer.write(head.encode() + data)

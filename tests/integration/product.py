@@ -45,7 +45,58 @@ class Key:
         self.file = write_private(path, json.dumps({"key_id": self.id, "key_secret": self.secret}))
 
 
-class Gateway(Process):
+class Api:
+    """The client API of a gateway, wherever it runs.  Needs .url, .token (the owner's), .ca_file and .home (for token files of keys)."""
+
+    def request(self, method, path, body=None, token="", **kw):
+        """Any request.  token: "" is the owner's, None is none."""
+        return request(method, self.url + path, body, token=self.token if token == "" else token, ca=self.ca_file, **kw)
+
+    def api(self, method, path, body=None, **kw):
+        """A client API request that must succeed; the answer's document."""
+        r = self.request(method, "/api/v1" + path, body, **kw)
+        assert r.status < 300, f"{method} {path}: {r}"
+        return r.json() if r.body else None
+
+    # --- shortcuts
+    def agent(self, name="warehouse", enable=True):
+        """Make an agent with one key; returns the Key (.agent is its id)."""
+        doc = self.api("POST", "/agents", {"name": name})
+        if enable:
+            self.api("POST", f"/agents/{doc['id']}/enable")
+        return self.key(doc["id"])
+
+    def key(self, agent, name="test"):
+        doc = self.api("POST", f"/agents/{agent}/keys", {"name": name})
+        return Key(agent, doc, self.home / f"{doc['key_id']}.json")
+
+    def submit(self, type, input=None, **fields):
+        """Submit an operation; its document.  fields: agent, integration, limits, priority, deadline_s, …"""
+        return self.api("POST", "/operations", {"type": type, "input": input or {}, **fields})
+
+    def operation(self, op, wait=0):
+        return self.api("GET", f"/operations/{op['id']}" + (f"?wait={wait}" if wait else ""), timeout=wait + 30)
+
+    def wait(self, op, state=None, timeout=60):
+        """Wait for a state, or without one for any terminal state; the operation's document."""
+        def there():
+            doc = self.operation(op, wait=0 if state else min(timeout, 30))
+            return doc if doc["state"] == state or (not state and doc.get("finished_at")) else None
+
+        return wait_until(there, timeout, f"operation {op['id']} is {state or 'terminal'}", every=0.05)
+
+    def run(self, type, input=None, timeout=60, **fields):
+        """Submit and wait for the end."""
+        return self.wait(self.submit(type, input, **fields), timeout=timeout)
+
+    def rows(self, op):
+        """The result's rows (JSON Lines), all in memory; for large ones use request(..., on_data=…)."""
+        r = self.request("GET", f"/api/v1/operations/{op['id']}/result")
+        assert r.status == 200, r
+        return [json.loads(line) for line in r.body.split(b"\n")[:-1]]  # str.splitlines() ends lines at U+2028 too
+
+
+class Gateway(Api, Process):
     """`postern gateway` with a SQLite database in its own folder.  .token is the owner's API token, .token_file holds it."""
 
     def __init__(self, stack, *flags, tls=False, name="gateway", env=None):
@@ -82,58 +133,11 @@ class Gateway(Process):
         assert not self.running
         self.start(self.port)
 
-    def request(self, method, path, body=None, token="", **kw):
-        """Any request.  token: "" is the owner's, None is none."""
-        return request(method, self.url + path, body, token=self.token if token == "" else token, ca=self.ca_file, **kw)
-
-    def api(self, method, path, body=None, **kw):
-        """A client API request that must succeed; the answer's document."""
-        r = self.request(method, "/api/v1" + path, body, **kw)
-        assert r.status < 300, f"{method} {path}: {r}"
-        return r.json() if r.body else None
-
-    # --- shortcuts
-    def agent(self, name="warehouse", enable=True):
-        """Make an agent with one key; returns the Key (.agent is its id)."""
-        doc = self.api("POST", "/agents", {"name": name})
-        if enable:
-            self.api("POST", f"/agents/{doc['id']}/enable")
-        return self.key(doc["id"])
-
-    def key(self, agent, name="test"):
-        doc = self.api("POST", f"/agents/{agent}/keys", {"name": name})
-        return Key(agent, doc, self.home / f"{doc['key_id']}.json")
-
     def integration(self, name, key, connection_type, connect_args):
         """Make an integration whose secret is a file in the folder that agents of this stack may read."""
         path = write_private(self.stack.credentials / f"{name}.json", json.dumps({"connect_args": connect_args}))
         return self.api("POST", "/integrations", {"name": name, "connection_type": connection_type, "agent": key.agent,
                                                   "credential": {"type": "FILE", "file_path": str(path)}})
-
-    def submit(self, type, input=None, **fields):
-        """Submit an operation; its document.  fields: agent, integration, limits, priority, deadline_s, …"""
-        return self.api("POST", "/operations", {"type": type, "input": input or {}, **fields})
-
-    def operation(self, op, wait=0):
-        return self.api("GET", f"/operations/{op['id']}" + (f"?wait={wait}" if wait else ""), timeout=wait + 30)
-
-    def wait(self, op, state=None, timeout=60):
-        """Wait for a state, or without one for any terminal state; the operation's document."""
-        def there():
-            doc = self.operation(op, wait=0 if state else min(timeout, 30))
-            return doc if doc["state"] == state or (not state and doc.get("finished_at")) else None
-
-        return wait_until(there, timeout, f"operation {op['id']} is {state or 'terminal'}", every=0.05)
-
-    def run(self, type, input=None, timeout=60, **fields):
-        """Submit and wait for the end."""
-        return self.wait(self.submit(type, input, **fields), timeout=timeout)
-
-    def rows(self, op):
-        """The result's rows (JSON Lines), all in memory; for large ones use request(..., on_data=…)."""
-        r = self.request("GET", f"/api/v1/operations/{op['id']}/result")
-        assert r.status == 200, r
-        return [json.loads(line) for line in r.body.split(b"\n")[:-1]]  # str.splitlines() ends lines at U+2028 too
 
 
 class Agent(Process):

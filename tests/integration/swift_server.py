@@ -53,7 +53,7 @@ use = egg:swift#{kind}
 """
 
 
-def main(folder, port, location="us-east-1"):
+def main(folder, port, location="us-east-1", address="127.0.0.1"):
     import eventlet
     eventlet.monkey_patch()
     from eventlet import wsgi
@@ -69,7 +69,7 @@ def main(folder, port, location="us-east-1"):
     from swift.common.wsgi import loadapp
     reload_storage_policies()
     sockets = {kind: eventlet.listen(("127.0.0.1", 0)) for kind in ("account", "container", "object")}
-    sockets["proxy"] = eventlet.listen(("127.0.0.1", port))
+    sockets["proxy"] = eventlet.listen((address, port))
     for kind in ("account", "container", "object"):
         ring = RingBuilder(1, 1, 0)
         ring.add_dev({"id": 0, "region": 1, "zone": 1, "ip": "127.0.0.1", "port": sockets[kind].getsockname()[1], "device": "disk",

@@ -1,0 +1,107 @@
+"""Fixtures of the tests in a real Kubernetes (README.md).  The cluster is started once; one that runs already is used, and stays.
+
+  cluster    kube.Cluster, with our image, PostgreSQL's and busybox's in its registry
+  gateway    installed.Gateway, the vendor's side, for the whole session
+  postgres   installed.Postgres, likewise
+  s3         installed.ObjectStore, likewise
+  scratch    the name of a namespace for one test, removed afterwards; what is in it is shown when the test fails
+  module_scratch    the same for the tests of a file
+
+A test that runs longer than 300 s fails; @pytest.mark.limit(seconds) changes that.
+"""
+import itertools
+import os
+import pathlib
+import signal
+import subprocess
+
+import pytest
+
+import images
+import installed
+import kube
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+numbers = itertools.count(1)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item):
+    marker = item.get_closest_marker("limit")
+    seconds = marker.args[0] if marker else 300
+
+    def late(signum, frame):
+        raise TimeoutError(f"the test ran longer than its {seconds} s")
+
+    old = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, old)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory, request):
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        ours = not kube.running()
+        cluster = kube.up(lambda text: print(text, flush=True))
+    for name in ("postgres", "busybox"):
+        cluster.push(images.make(name, tmp_path_factory.mktemp("images") / name), f"postern-test/{name}:1")
+    push_product(cluster)
+    yield cluster
+    if ours and not os.environ.get("POSTERN_CLUSTER_KEEP"):
+        kube.down()
+
+
+def push_product(cluster):
+    """The image of this working tree, as postern/postern:VERSION and :latest."""
+    archive = os.environ.get("POSTERN_IMAGE")
+    if not archive:
+        subprocess.run([ROOT / "tools/image", "--local"], check=True, cwd=ROOT, stdin=subprocess.DEVNULL)
+        archive = next((ROOT / "build/image/archive").glob("*.oci.tar"))
+    for tag in ("0.1.0", "latest"):
+        cluster.push(archive, f"postern/postern:{tag}")
+
+
+def namespace(cluster, prefix):
+    """The name of a namespace that nobody has, also not an earlier session in the same cluster; it is removed afterwards."""
+    name = f"{prefix}-{os.getpid()}-{next(numbers)}"
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def gateway(cluster, tmp_path_factory):
+    for name in namespace(cluster, "vendor"):
+        yield installed.Gateway(cluster, name, home=tmp_path_factory.mktemp("vendor"))
+
+
+@pytest.fixture(scope="session")
+def postgres(cluster):
+    for name in namespace(cluster, "data"):
+        yield installed.Postgres(cluster, name)
+
+
+@pytest.fixture(scope="session")
+def s3(cluster):
+    return installed.ObjectStore(cluster)
+
+
+@pytest.fixture
+def scratch(cluster):
+    yield from namespace(cluster, "test")
+
+
+@pytest.fixture(scope="module")
+def module_scratch(cluster):
+    yield from namespace(cluster, "tests")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    args = getattr(item, "funcargs", {})
+    for name in ("scratch", "module_scratch"):
+        if report.failed and name in args and "cluster" in args:
+            report.sections.append((f"namespace {args[name]}", installed.describe(args["cluster"], args[name])))
