@@ -400,6 +400,9 @@ check_in_pod()
 		kubectl ${kubeconfig:+--kubeconfig "$kubeconfig"} ${context:+--context "$context"} --namespace "$namespace" \
 			exec "$pod" -c $container -- postern check $form >"$work/pod-answer" 2>"$work/error"
 		pod_code=$?
+	elif grep -q '^FAIL	secrets	' "$results"; then # a pod without its volumes never starts
+		say SKIP pod "a pod made for the check would wait for ever, see secrets"
+		return 0
 	else
 		make_pod || {
 			made=''
