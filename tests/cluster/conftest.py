@@ -74,7 +74,7 @@ def namespace(cluster, prefix):
 @pytest.fixture(scope="session")
 def gateway(cluster, tmp_path_factory):
     for name in namespace(cluster, "vendor"):
-        yield installed.Gateway(cluster, name, home=tmp_path_factory.mktemp("vendor"))
+        yield installed.Gateway(cluster, name, tmp_path_factory.mktemp("vendor"))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """What tests install into the cluster: the gateway, agents, a PostgreSQL; all from their charts and images, with the real helm and kubectl.
 
-    gw = Gateway(cluster, "vendor")                       # chart postern-gateway; product.Api: agents, keys, operations
+    gw = Gateway(cluster, "vendor", folder)                       # chart postern-gateway; product.Api: agents, keys, operations
     agent = Agent(cluster, gw, "customer", {"replicaCount": 2})   # chart postern-agent; waits until its pods are Ready
     db = Postgres(cluster, "data")
 """
@@ -32,10 +32,10 @@ def namespace(cluster, name, restricted=True):
     cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=30s")
 
 
-def secret(cluster, ns, name, files):
+def secret(cluster, ns, name, files, kind="Opaque"):
     """Make or replace a Secret; files: {entry: text or document}."""
     data = {k: v if isinstance(v, str) else json.dumps(v) for k, v in files.items()}
-    cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": ns}, "stringData": data})
+    cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": ns}, "stringData": data, "type": kind})
 
 
 def pods(cluster, ns, selector=""):
@@ -88,18 +88,25 @@ class Release:
 
 
 class Gateway(Api, Release):
-    """The vendor's side, in a namespace of its own.  .url is reached from this host and from pods."""
+    """The vendor's side, in a namespace of its own.  .service is its URL for pods, .url for this host.  ca: a harness.CA, for https."""
 
-    def __init__(self, cluster, ns, values=None, home=None):
+    def __init__(self, cluster, ns, home, values=None, ca=None):
         Release.__init__(self, cluster, "postern-gateway", "postern-gateway", ns)
-        self.home = pathlib.Path(home or tempfile.mkdtemp(prefix="postern-cluster-"))
-        self.token, self.ca_file = f"pts_{secrets.token_urlsafe(32)}", None
+        self.home, self.token, self.ca_file = pathlib.Path(home), f"pts_{secrets.token_urlsafe(32)}", ca and ca.cert
         namespace(cluster, ns)
         secret(cluster, ns, "owner-token", {"token": self.token + "\n"})
-        self.upgrade({"ownerToken": {"existingSecret": {"name": "owner-token"}}, **(values or {})})
-        self.service = f"http://postern-gateway.{ns}.svc.cluster.local:7070"
-        address = cluster.get("service", "-n", ns, "postern-gateway")["spec"]["clusterIP"]
-        self.url = f"http://{address}:7070"
+        values = {"ownerToken": {"existingSecret": {"name": "owner-token"}}, **(values or {})}
+        name, scheme = f"postern-gateway.{ns}.svc.cluster.local", "http"
+        # A second Service, whose address is known before the certificate is made.
+        cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "from-outside", "namespace": ns}, "spec": {
+            "selector": {"app.kubernetes.io/name": "postern-gateway", "app.kubernetes.io/component": "gateway"}, "ports": [{"port": 7070}]}})
+        address = cluster.get("service", "-n", ns, "from-outside")["spec"]["clusterIP"]
+        if ca:
+            cert, key = ca.issue(ns, f"DNS:{name},IP:{address}", days=90)
+            secret(cluster, ns, "tls", {"tls.crt": cert.read_text(), "tls.key": key.read_text()}, "kubernetes.io/tls")
+            values["tls"], scheme = {"existingSecret": {"name": "tls"}}, "https"
+        self.upgrade(values)
+        self.service, self.url = f"{scheme}://{name}:7070", f"{scheme}://{address}:7070"
         wait_until(self.answers, 30, "the gateway answers")
 
     def answers(self):

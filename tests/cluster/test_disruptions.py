@@ -35,7 +35,7 @@ class Site:
     def __init__(self, cluster, ns, home):
         self.cluster = cluster
         # Both stay on node1, so that node2 can be drained.  Leases are short, so that what is cut off starts again soon.
-        self.gateway = Gateway(cluster, f"{ns}-gw", {"nodeSelector": {"kubernetes.io/hostname": "node1"}, "container": {"lease": "10s"}}, home=home)
+        self.gateway = Gateway(cluster, f"{ns}-gw", home, {"nodeSelector": {"kubernetes.io/hostname": "node1"}, "container": {"lease": "10s"}})
         self.postgres = Postgres(cluster, f"{ns}-db")
         self.postgres.sql(SCHEMA)
         key = self.gateway.agent("site")

@@ -13,8 +13,8 @@ import threading
 from harness import clean_env, free_port, run
 from product import BIN
 
-NAMES = ["environment", "filesystem", "identity", "cgroup", "dns", "proxy", "tls", "gateway", "clock", "token", "integrations",
-         "metadata", "security", "agent"]
+NAMES = ["environment", "filesystem", "identity", "cgroup", "dns", "proxy", "tls", "gateway", "clock", "token", "storage",
+         "integrations", "metadata", "security", "agent"]
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all")
 
 
