@@ -20,9 +20,14 @@ static void add_line(struct pt_buf *b, const char *between, const char *text)
 	size_t at = b->len;
 
 	pt_buf_fmt(b, "%s%s", at ? between : "", text);
-	for (; at < b->len; at++)
-		if ((unsigned char)b->p[at] < ' ' || b->p[at] == 0x7f)
+	for (; at < b->len; at++) {
+		unsigned char c = (unsigned char)b->p[at], next = (unsigned char)b->p[at + 1];
+
+		if (c == 0xc2 && next >= 0x80 && next < 0xa0) /* U+0080 to U+009F in UTF-8 */
+			b->p[at] = b->p[at + 1] = ' ';
+		else if (c < ' ' || c == 0x7f)
 			b->p[at] = ' ';
+	}
 }
 
 static void add(struct pt_buf *b, const char *between, const char *fmt, va_list ap)

@@ -184,7 +184,9 @@ static void test_urls(void)
 /* Texts of others are cut, and may be no UTF-8: the document stays JSON. */
 static void test_odd_texts(void)
 {
-	struct pt_check_result r = { .name = "one", .problems = PT_BUF_INIT(999), .notes = PT_BUF_INIT(8192), .fix = PT_BUF_INIT(999) };
+	struct pt_check_result r = {
+		.name = "one", .problems = PT_BUF_INIT(999), .notes = PT_BUF_INIT(8192), .fix = PT_BUF_INIT(999)
+	};
 	struct pt_check_ctx c = { .results = &r, .n_results = 1 };
 	pt_auto_buf doc = PT_BUF_INIT(1 << 20), longer = PT_BUF_INIT(4096);
 	struct pt_err err = { 0 };
@@ -222,11 +224,11 @@ static void test_answer(void)
 	pt_check_fail_err(&r[1], &err, "never shown");
 	pt_check_warn(&r[1], "And that.", "%d more", 2);
 	pt_check_warn(&r[1], "And that.", "again");
-	pt_check_warn(&r[2], "Third\n\033[2J.", "careful");
+	pt_check_warn(&r[2], "Third\n\033[2J\xc2\x9b.", "careful");
 	pt_check_text(&c, false, &text);
 	is_str(text.p,
 	       "SKIP  one     nothing there\nFAIL  second  no line \"break\"; 2 more; again; fine\nWARN  three   careful\n\n"
-	       "0 passed, 1 warning, 1 failed, 1 skipped\n\nWhat to do:\n 1. second: Do this. And that.\n 2. three: Third  [2J.\n",
+	       "0 passed, 1 warning, 1 failed, 1 skipped\n\nWhat to do:\n 1. second: Do this. And that.\n 2. three: Third  [2J  .\n",
 	       "the worst counts, all is told, fixes once, failures first");
 	pt_check_json(&c, &doc);
 	is_int(pt_json_parse(doc.p, doc.len, &j, &err), 0, "JSON");
