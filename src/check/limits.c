@@ -78,15 +78,17 @@ int64_t pt_cgroup_least(const char *root, const char *path, const char *file)
 	return least_of(root, path, file, number);
 }
 
+static int64_t percent(int64_t quota, int64_t period)
+{
+	return quota > 0 && quota <= INT64_MAX / 100 && period > 0 ? quota * 100 / period : -1;
+}
+
 int64_t pt_cgroup_cpu(const char *text)
 {
 	char *end;
-	long long quota = strtoll(text, &end, 10), period;
+	long long quota = strtoll(text, &end, 10); /* 0 for "max" */
 
-	if (end == text || quota <= 0) /* "max", -1 */
-		return -1;
-	period = strtoll(end, NULL, 10);
-	return period > 0 ? quota * 100 / period : -1;
+	return percent(quota, strtoll(end, NULL, 10));
 }
 
 int64_t pt_cgroup_event(const char *text, const char *word)
@@ -129,7 +131,7 @@ static void read_v1(const char *root, const char *proc, struct pt_limits *l)
 		l->version = 1;
 		quota = pt_cgroup_least(base, path, "cpu.cfs_quota_us");
 		period = pt_cgroup_least(base, path, "cpu.cfs_period_us");
-		l->cpu_percent = quota > 0 && period > 0 ? quota * 100 / period : -1;
+		l->cpu_percent = percent(quota, period);
 	}
 	if (pt_cgroup_path(proc, "pids", path, sizeof(path)) && snprintf(base, sizeof(base), "%s/pids", root) < (int)sizeof(base))
 		l->pids = pt_cgroup_least(base, path, "pids.max");

@@ -307,6 +307,11 @@ void pt_check_agent(struct pt_check_ctx *c, struct pt_check_result *r)
 		pt_check_fail_err(r, &err, "Write --listen as ADDRESS:PORT.");
 		return;
 	}
+	if (rc == PT_E_TIMEOUT) {
+		pt_check_fail(r, "See its log; an agent that hangs is restarted by its liveness probe.",
+			      "there is no answer from what listens at %s: an agent that hangs, or something else", at);
+		return;
+	}
 	if (rc == 0 && pt_json_parse(body.p, body.len, &j, &err) < 0)
 		j = NULL;
 	ok = json_object_get(j, "ok");

@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import shutil
+import socket
 
 import pytest
 
@@ -66,6 +67,9 @@ def test_choosing(place):
     assert "dns" not in place.check("--skip", "dns, gateway").checks
     p = place.check("--only", "tokens", text=True)
     assert p.returncode == 64 and "did you mean 'token'?" in p.stderr
+    for nothing in (["--only", ""], ["--only", "dns", "--skip", "dns"]):  # says nothing about the place, so it is no success
+        p = place.check(*nothing, text=True)
+        assert p.returncode == 64 and "no check to run" in p.stderr
     assert place.check("--output", "xml", text=True).returncode == 64
     assert place.check("--nothing", text=True).returncode == 64
 
@@ -435,6 +439,12 @@ def test_port(place, stack, origin):
     assert "port is missing" in place.check(POSTERN_LISTEN="localhost").fails("agent")
     for listen in ("127.0.0.1:0", "systemd", ""):
         assert place.check("--listen", listen).checks["agent"]["status"] == "SKIP"
+
+
+def test_agent_that_does_not_answer(place):
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        text = place.check("--only", "agent", POSTERN_LISTEN=f"127.0.0.1:{s.getsockname()[1]}").fails("agent")
+    assert "no answer" in text and "an agent that hangs" in text
 
 
 def test_agent_that_is_not_ready(place, stack, gateway):
