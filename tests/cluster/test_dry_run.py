@@ -32,7 +32,7 @@ def test_there_are_enough_sets():
     agents = [s for s in SETS if s.chart == "postern-agent"]
     kinds = {o["kind"] for s in SETS for o in charts.objects(s)}
     assert len(agents) >= 20
-    assert {"ExternalSecret", "SecretStore", "ServiceMonitor", "ScaledObject", "HorizontalPodAutoscaler", "NetworkPolicy", "PodDisruptionBudget", "StatefulSet"} <= kinds
+    assert {"ExternalSecret", "SecretStore", "ServiceMonitor", "PrometheusRule", "ScaledObject", "HorizontalPodAutoscaler", "NetworkPolicy", "PodDisruptionBudget", "StatefulSet"} <= kinds
 
 
 @pytest.mark.parametrize("value_set", SETS, ids=str)

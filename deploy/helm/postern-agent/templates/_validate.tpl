@@ -190,6 +190,10 @@ DIRECTORY:
 {{- if and .keda.enabled .backlog.enabled (not .keda.serverAddress) }}
 {{- $e = append $e "autoscaling.keda.serverAddress is missing: give the Prometheus that has the backlog" }}
 {{- end }}
+{{- $own := or (ne .backlog.metricName "postern_gateway_outstanding_operations") (and .keda.enabled .keda.query) }}
+{{- if and .backlog.enabled (not $own) (not (dig "agent" "" (default dict .backlog.selector))) }}
+{{- $e = append $e "autoscaling.backlog.selector.agent is missing: the metric has a series for each agent, and this one would scale with the work of all" }}
+{{- end }}
 {{- else if or .keda.enabled .backlog.enabled }}
 {{- $e = append $e "autoscaling.keda and autoscaling.backlog do nothing without autoscaling.enabled: true" }}
 {{- end }}
