@@ -11,17 +11,13 @@ A test that runs longer than 300 s fails; @pytest.mark.limit(seconds) changes th
 """
 import itertools
 import os
-import pathlib
 import signal
-import subprocess
 
 import pytest
 
-import images
 import installed
 import kube
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 numbers = itertools.count(1)
 
 
@@ -46,22 +42,10 @@ def cluster(tmp_path_factory, request):
     with capture.global_and_fixture_disabled():
         ours = not kube.running()
         cluster = kube.up(lambda text: print(text, flush=True))
-    for name in ("postgres", "busybox"):
-        cluster.push(images.make(name, tmp_path_factory.mktemp("images") / name), f"postern-test/{name}:1")
-    push_product(cluster)
+    installed.push_images(cluster, tmp_path_factory.mktemp("images"))
     yield cluster
     if ours and not os.environ.get("POSTERN_CLUSTER_KEEP"):
         kube.down()
-
-
-def push_product(cluster):
-    """The image of this working tree, as postern/postern:VERSION and :latest."""
-    archive = os.environ.get("POSTERN_IMAGE")
-    if not archive:
-        subprocess.run([ROOT / "tools/image", "--local"], check=True, cwd=ROOT, stdin=subprocess.DEVNULL)
-        archive = next((ROOT / "build/image/archive").glob("*.oci.tar"))
-    for tag in ("0.1.0", "latest"):
-        cluster.push(archive, f"postern/postern:{tag}")
 
 
 def namespace(cluster, prefix):

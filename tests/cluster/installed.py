@@ -6,8 +6,10 @@
 """
 import contextlib
 import json
+import os
 import pathlib
 import secrets
+import subprocess
 import sys
 import tempfile
 
@@ -19,6 +21,7 @@ sys.path.insert(0, str(ROOT / "tests/integration"))
 from harness import request, wait_until  # noqa: E402
 from product import Api, Key, write_private  # noqa: E402
 
+import images  # noqa: E402
 from kube import CONTROL, ClusterError  # noqa: E402
 
 CHARTS = ROOT / "deploy/helm"
@@ -30,6 +33,18 @@ def namespace(cluster, name, restricted=True):
     cluster.recycle_volumes()
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED if restricted else {}}})
     cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=30s")
+
+
+def push_images(cluster, folder):
+    """Put our image (of this working tree, or $POSTERN_IMAGE) and those of the tests into the cluster's registry."""
+    for name in ("postgres", "busybox"):
+        cluster.push(images.make(name, pathlib.Path(folder) / name), f"postern-test/{name}:1")
+    archive = os.environ.get("POSTERN_IMAGE")
+    if not archive:
+        subprocess.run([ROOT / "tools/image", "--local"], check=True, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        archive = next((ROOT / "build/image/archive").glob("*.oci.tar"))
+    for tag in ("0.1.0", "latest"):
+        cluster.push(archive, f"postern/postern:{tag}")
 
 
 def secret(cluster, ns, name, files, kind="Opaque"):
@@ -46,6 +61,17 @@ def pods(cluster, ns, selector=""):
 
 def ready(pod):
     return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
+
+
+def process(cluster, pod):
+    """The agent's process as this host sees it: its folder in /proc."""
+    uid = pod["metadata"]["uid"]
+    for path in cluster.cgroup(pod["spec"]["nodeName"]).rglob("cgroup.procs"):
+        if uid in str(path):
+            for pid in path.read_text().split():
+                if "postern" in pathlib.Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8"):
+                    return f"/proc/{pid}"
+    raise AssertionError(f"no process of {pod['metadata']['name']}")
 
 
 def describe(cluster, ns):
@@ -199,4 +225,4 @@ def external_service(name, ns, address, port, service_port=None):
          "ports": [{"name": "p", "port": port}], "endpoints": [{"addresses": [address], "conditions": {"ready": True}}]}]
 
 
-__all__ = ["Agent", "Gateway", "Key", "ObjectStore", "Postgres", "Release", "describe", "namespace", "pods", "ready", "request", "secret", "wait_until", "write_private"]
+__all__ = ["Agent", "Gateway", "Key", "ObjectStore", "Postgres", "Release", "describe", "namespace", "pods", "process", "push_images", "ready", "request", "secret", "wait_until", "write_private"]

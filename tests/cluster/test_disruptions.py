@@ -16,8 +16,7 @@ import time
 import pytest
 
 import installed
-from installed import ROOT, Agent, Gateway, Postgres, ready, wait_until
-from test_pods import process
+from installed import ROOT, Agent, Gateway, Postgres, process, ready, wait_until
 
 sys.path.insert(0, str(ROOT / "tests/chaos"))
 import checker  # noqa: E402
