@@ -229,7 +229,7 @@ check_secrets()
 	while read -r kind name key optional; do
 		check_reference "$kind" "$name" "$key" "$optional"
 	done <"$work/references"
-	grep -q '	secrets	' "$results" || say PASS secrets "$seen Secrets and ConfigMaps that it refers to are there, with their keys"
+	grep -q '	secrets	' "$results" || say PASS secrets "the Secrets and ConfigMaps that it refers to are there, with their keys ($seen)"
 }
 
 check_pods()
@@ -323,9 +323,9 @@ check_networkpolicy()
 	allows 53 || allows 5353 || allows dns || bad="DNS (port 53)"
 	allows "$port" || bad="${bad:+$bad and }the gateway (port $port), unless a proxy is used"
 	if [ -n "$bad" ]; then
-		say WARN networkpolicy "egress is limited ($policies), and no rule lets out to $bad" "Allow it: networkPolicy in the chart's values."
+		say WARN networkpolicy "egress is limited (${policies% }), and no rule lets out to $bad" "Allow it: networkPolicy in the chart's values."
 	else
-		say PASS networkpolicy "egress is limited ($policies), with rules for DNS and port $port"
+		say PASS networkpolicy "egress is limited (${policies% }), with rules for DNS and port $port"
 	fi
 }
 
@@ -374,7 +374,7 @@ make_pod()
 wait_for_pod()
 {
 	tries=0
-	while [ $tries -lt 120 ]; do
+	while [ $tries -lt 60 ]; do
 		state=$(k get pod "$made" -o 'jsonpath={.status.phase} {.status.containerStatuses[*].state.waiting.reason}' 2>"$work/error")
 		case $state in
 		Succeeded* | Failed*) return 0 ;;
@@ -400,8 +400,8 @@ check_in_pod()
 		kubectl ${kubeconfig:+--kubeconfig "$kubeconfig"} ${context:+--context "$context"} --namespace "$namespace" \
 			exec "$pod" -c $container -- postern check $form >"$work/pod-answer" 2>"$work/error"
 		pod_code=$?
-	elif grep -q '^FAIL	secrets	' "$results"; then # a pod without its volumes never starts
-		say SKIP pod "a pod made for the check would wait for ever, see secrets"
+	elif grep -q '^FAIL	secrets	' "$results"; then
+		say SKIP pod "no pod of the release can start, see secrets"
 		return 0
 	else
 		make_pod || {

@@ -262,7 +262,10 @@ bool pt_agent_run(struct pt_agent *a)
 		pthread_cond_wait(&a->changed, &a->lock);
 	pthread_mutex_unlock(&a->lock);
 	pt_info("agent is stopping", "action", pt_stop_actions[a->plan.action], "operations", pt_num(pt_slots_busy(a)));
+	pthread_mutex_lock(&a->link.lock);
 	a->draining = true;
+	pthread_cond_broadcast(&a->link.wake); /* publishers that pause between two tries */
+	pthread_mutex_unlock(&a->link.lock);
 	if (a->plan.action == PT_STOP_FORCE && a->stop) /* a gateway that orders a drain means a drain */
 		force(a);
 	else

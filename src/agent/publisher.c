@@ -118,18 +118,25 @@ static unsigned link_ups(struct pt_agent *a)
 	return ups;
 }
 
-/* A pause that the stop ends, and the link when it comes up, also when that was while the call still failed: ups was read
- * before it. */
+/* The longest pause between two tries.  A stop has seconds, not minutes. */
+static int64_t longest_pause(const struct pt_agent *a)
+{
+	return a->draining ? 1000 : 30000;
+}
+
+/* A pause that the stop ends, and its beginning, and the link when it comes up, also when that was while the call still failed: ups
+ * was read before it. */
 static void pause_ms(struct pt_publisher *p, int64_t ms, unsigned ups)
 {
 	struct pt_agent *a = p->agent;
 	struct pt_link *l = &a->link;
 	int64_t until = pt_mono_ms() + ms;
+	bool draining = a->draining;
 	struct pt_err err;
 
 	pt_beat_within(&p->beat, ms + PT_BEAT_MS);
 	pthread_mutex_lock(&l->lock);
-	while (pt_mono_ms() < until && l->ups == ups && pt_cancel_check(&a->publish_stop, &err) == 0)
+	while (pt_mono_ms() < until && l->ups == ups && a->draining == draining && pt_cancel_check(&a->publish_stop, &err) == 0)
 		(void)pt_cond_wait_ms(&l->wake, &l->lock, until - pt_mono_ms());
 	pthread_mutex_unlock(&l->lock);
 }
@@ -157,7 +164,7 @@ static void refused(struct pt_agent *a, struct pt_spool_entry *e, int64_t status
 /* No answer: the order stays.  An answer that asks for another try: others may go first. */
 static void later(struct pt_agent *a, struct pt_spool_entry *e, const struct pt_http_call *c, const char *why)
 {
-	struct pt_backoff entry = PT_BACKOFF_INIT(250, 30000, 0);
+	struct pt_backoff entry = PT_BACKOFF_INIT(250, longest_pause(a), 0);
 
 	entry.failures = e->tries;
 	pt_debug("result not delivered yet", "operation", e->operation, "error", why);
@@ -382,6 +389,7 @@ static void *publisher_thread(void *arg)
 		pt_beat_within(&p->beat, TAKE_MS + PT_BEAT_MS);
 		rc = pt_spool_take(a->spool, &e, TAKE_MS, &err);
 		ups = link_ups(a);
+		backoff.cap_ms = longest_pause(a);
 		if (rc == 1) {
 			wait = pt_cancel_check(&a->publish_stop, &err) == 0 ? deliver_some(p, &client, &e, &backoff)
 									    : (pt_spool_retry(a->spool, &e, 0), 0);

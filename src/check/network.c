@@ -91,7 +91,14 @@ static int make(struct pt_check_ctx *c, struct pt_check_link *l, struct pt_err *
 
 const struct pt_check_link *pt_check_link(struct pt_check_ctx *c)
 {
-	pthread_mutex_lock(&c->link_lock);
+	static struct pt_check_link hangs = { .rc = PT_E_TIMEOUT, .key_rc = PT_E_TIMEOUT, .skew_ms = INT64_MIN };
+
+	/* Checks run one after the other: who has the lock is one that was left behind. */
+	if (pthread_mutex_trylock(&c->link_lock) != 0) {
+		(void)pt_fail(&hangs.err, PT_E_TIMEOUT, "the request of an earlier check still hangs");
+		hangs.key_err = hangs.err;
+		return &hangs;
+	}
 	if (!c->link_tried) {
 		c->link.skew_ms = INT64_MIN;
 		c->link.rc = make(c, &c->link, &c->link.err);

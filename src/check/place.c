@@ -293,6 +293,10 @@ void pt_check_agent(struct pt_check_ctx *c, struct pt_check_result *r)
 		pt_check_skip(r, "--listen is empty: there are no local endpoints");
 		return;
 	}
+	if (strcmp(at, "systemd") == 0 || strcmp(strrchr(at, ':') ? strrchr(at, ':') : "", ":0") == 0) {
+		pt_check_skip(r, "--listen %s does not say which port an agent here has", at);
+		return;
+	}
 	rc = pt_ask(at, "GET", "/readyz", 3000, &status, &body, &err);
 	if (rc == PT_E_CONNECT) {
 		pt_check_skip(r, "no agent runs here");

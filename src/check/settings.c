@@ -35,11 +35,12 @@ void pt_check_environment(struct pt_check_ctx *c, struct pt_check_result *r)
 		return; /* is one of the mistakes */
 	if (pt_stop_plan_total(&plan) == INT64_MAX)
 		pt_check_note(r, "a stop takes as long as operations take");
+	else if (conf->grace_s)
+		pt_check_note(r, "a stop takes up to %.3g s of %lld", (double)pt_stop_plan_total(&plan) / 1000,
+			      (long long)conf->grace_s);
 	else
 		pt_check_note(r, "a stop takes up to %.3g s", (double)pt_stop_plan_total(&plan) / 1000);
-	if (conf->grace_s)
-		pt_check_note(r, "and may take %lld s", (long long)conf->grace_s);
-	else if (pt_check_in_kubernetes())
+	if (!conf->grace_s && pt_check_in_kubernetes())
 		pt_check_warn(
 			r,
 			"Set POSTERN_TERMINATION_GRACE_SECONDS to the pod's terminationGracePeriodSeconds; the Helm chart does.",

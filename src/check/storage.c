@@ -35,5 +35,6 @@ void pt_check_storage(struct pt_check_ctx *c, struct pt_check_result *r)
 		pt_check_warn(r, "Block public access to the bucket: results may hold private data.", "anybody can read it: %s",
 			      p.access_why);
 	if (p.left)
-		pt_check_warn(r, "Delete it, and give the agent the right to delete objects.", "the probe object %s is still there", p.key);
+		pt_check_warn(r, "Delete it, and give the agent the right to delete objects.",
+			      "the probe object %s is still there", p.key);
 }

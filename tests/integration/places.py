@@ -13,8 +13,8 @@ import threading
 from harness import clean_env, free_port, run
 from product import BIN
 
-NAMES = ["environment", "filesystem", "identity", "cgroup", "dns", "proxy", "tls", "gateway", "clock", "token", "integrations",
-         "metadata", "security", "agent"]
+NAMES = ["environment", "filesystem", "identity", "cgroup", "dns", "proxy", "tls", "gateway", "clock", "token", "storage",
+         "integrations", "metadata", "security", "agent"]
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all")
 
 
@@ -49,6 +49,11 @@ class Answer:
     def passes(self, name):
         c = self.checks[name]
         assert c["status"] == "PASS", c
+        return c["detail"]
+
+    def skips(self, name):
+        c = self.checks[name]
+        assert c["status"] == "SKIP", c
         return c["detail"]
 
 

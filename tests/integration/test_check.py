@@ -383,6 +383,20 @@ def test_revoked_token(place, gateway):
     assert "revoked" in text and "keys create" in text
 
 
+def test_storage(place, swift):
+    assert "POSTERN_STORAGE" in place.check().skips("storage")
+    text = place.check(**swift.settings("work")).passes("storage")
+    assert "s3://work" in text and "deleted" in text and "POSTERN_STORAGE_ACCESS_KEY" in text
+    text = place.check(**swift.settings("work", SECRET_KEY="hunter2")).fails("storage")
+    assert "s3://work" in text and "secret key" in text and "hunter2" not in text
+    text = place.check(**swift.settings("absent")).fails("storage")
+    assert "absent" in text
+    swift.request("PUT", "/seen-by-all", x_amz_acl="public-read")
+    assert "anybody can read it" in place.check(**swift.settings("seen-by-all")).warns("storage")
+    a = place.check(POSTERN_STORAGE="S3_COMPATIBLE", POSTERN_STORAGE_BUCKET_NAME="x")
+    assert "POSTERN_STORAGE_ENDPOINT_URL" in a.fails("environment") and "see environment" in a.skips("storage")
+
+
 def test_integrations(place, stack):
     write_private(stack.credentials / "good.json", '{"connect_args": {"host": "h", "password": "hunter2"}}')
     write_private(stack.credentials / "empty.json", "{}")
@@ -419,6 +433,8 @@ def test_port(place, stack, origin):
     assert "something else than an agent" in a.fails("agent")
     assert "Cannot assign requested address" in place.check(POSTERN_LISTEN="192.0.2.1:8080").fails("agent")
     assert "port is missing" in place.check(POSTERN_LISTEN="localhost").fails("agent")
+    for listen in ("127.0.0.1:0", "systemd", ""):
+        assert place.check("--listen", listen).checks["agent"]["status"] == "SKIP"
 
 
 def test_agent_that_is_not_ready(place, stack, gateway):

@@ -6,7 +6,7 @@ Input: dict "root" and "suffix" (of the Secrets that the chart makes). */}}
 {{- $env := list
 	(dict "name" "POSTERN_GATEWAY_URL" "value" $v.container.backendServiceUrl)
 	(dict "name" "POSTERN_TOKEN_FILE" "value" "/etc/secrets/postern-agent-token/contents.json")
-	(dict "name" "POSTERN_LISTEN" "value" (printf "0.0.0.0:%d" (int $v.container.port)))
+	(dict "name" "POSTERN_LISTEN" "value" (printf "%s:%d" $v.container.listenAddress (int $v.container.port)))
 	(dict "name" "POSTERN_SLOTS" "value" (toString $v.container.opsRunnerThreadCount))
 	(dict "name" "POSTERN_PUBLISHERS" "value" (toString $v.container.publisherThreadCount))
 	(dict "name" "POSTERN_SPOOL_DIR" "value" "/var/lib/postern/spool")
@@ -222,8 +222,13 @@ topologySpreadConstraints:
 {{- with $v.extraInitContainers }}
 initContainers:
   {{- range . }}
-  {{- $defaults := dict "securityContext" $v.containerSecurityContext "resources" $v.container.resources }}
-  - {{ toYaml (merge (deepCopy .) $defaults) | nindent 4 | trim }}
+  {{- $container := deepCopy . }}
+  {{- range $key, $value := dict "securityContext" $v.containerSecurityContext "resources" $v.container.resources }}
+  {{- if not (hasKey $container $key) }}
+  {{- $_ := set $container $key $value }}
+  {{- end }}
+  {{- end }}
+  - {{ toYaml $container | nindent 4 | trim }}
   {{- end }}
 {{- end }}
 containers:
