@@ -28,7 +28,9 @@ NS = "bench"
 
 def image_bytes(cluster):
     """Compressed: what a node downloads."""
-    doc = json.loads(cluster.call(programs.debian("skopeo"), "inspect", "--raw", "--tls-verify=false", f"docker://{kube.REGISTRY}/postern/postern:0.1.0").stdout)
+    doc = json.loads(
+        cluster.call(programs.debian("skopeo"), "inspect", "--raw", "--tls-verify=false",
+                     f"docker://{kube.REGISTRY}/postern/postern:0.1.0").stdout)
     return doc["config"]["size"] + sum(layer["size"] for layer in doc["layers"])
 
 
@@ -73,23 +75,27 @@ def memory(cluster, pod):
     with contextlib.suppress(OSError):
         usage, inactive = int((cgroup / "memory.current").read_text()), "inactive_file"
     stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-    return {"rss_kib": int(fields["VmRSS"].split()[0]), "pss_kib": int(rollup["Pss"].split()[0]), "private_kib": int(rollup["Private_Dirty"].split()[0]),
-            "pod_working_set_kib": (usage - int(stat[inactive])) // 1024}
+    return {
+        "rss_kib": int(fields["VmRSS"].split()[0]), "pss_kib": int(rollup["Pss"].split()[0]),
+        "private_kib": int(rollup["Private_Dirty"].split()[0]), "pod_working_set_kib": (usage - int(stat[inactive])) // 1024}
 
 
 def measure(cluster, folder, starts):
     for ns in (NS, f"{NS}-gw"):
         cluster.kubectl("delete", "namespace", ns, "--ignore-not-found")
     gateway = Gateway(cluster, f"{NS}-gw", folder, {"nodeSelector": {"kubernetes.io/hostname": OTHER}})
-    agent = Agent(cluster, gateway, NS, {"replicaCount": 1, "nodeSelector": {"kubernetes.io/hostname": NODE}, "podDisruptionBudget": {"enabled": False},
-                                         "image": {"pullPolicy": "IfNotPresent"}})
+    agent = Agent(
+        cluster, gateway, NS, {
+            "replicaCount": 1, "nodeSelector": {"kubernetes.io/hostname": NODE}, "podDisruptionBudget": {"enabled": False},
+            "image": {"pullPolicy": "IfNotPresent"}})
     try:
         out = {"image_bytes": image_bytes(cluster)}
         without_pods(agent)
         forget_image(cluster.machines[NODE])
         out["start_s_image_pulled"] = round(timed_start(agent), 2)
         times = sorted(timed_start(without_pods(agent)) for _ in range(starts))
-        out["start_s_image_present"] = {"p50": round(statistics.median(times), 2), "min": round(times[0], 2), "max": round(times[-1], 2), "n": starts}
+        out["start_s_image_present"] = {
+            "p50": round(statistics.median(times), 2), "min": round(times[0], 2), "max": round(times[-1], 2), "n": starts}
         time.sleep(10)  # idle
         out["idle_agent"] = memory(cluster, agent.pods()[0])
         out["idle_gateway"] = memory(cluster, gateway.pods()[0])

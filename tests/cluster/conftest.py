@@ -17,6 +17,7 @@ import pytest
 
 import installed
 import kube
+import programs
 
 numbers = itertools.count(1)
 
@@ -39,13 +40,14 @@ def pytest_runtest_call(item):
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory, request):
     capture = request.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
-        ours = not kube.running()
-        cluster = kube.up(lambda text: print(text, flush=True))
-    installed.push_images(cluster, tmp_path_factory.mktemp("images"))
-    yield cluster
-    if ours and not os.environ.get("POSTERN_CLUSTER_KEEP"):
-        kube.down()
+    with programs.locked(programs.cache() / "cluster-tests.lock"):  # two sessions would be in each other's way
+        with capture.global_and_fixture_disabled():
+            ours = not kube.running()
+            cluster = kube.up(lambda text: print(text, flush=True))
+        installed.push_images(cluster, tmp_path_factory.mktemp("images"))
+        yield cluster
+        if ours and not os.environ.get("POSTERN_CLUSTER_KEEP"):
+            kube.down()
 
 
 def namespace(cluster, prefix):

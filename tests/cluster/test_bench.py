@@ -9,7 +9,8 @@ from installed import ROOT
 
 @pytest.mark.limit(240)
 def test_size_start_and_memory(cluster, tmp_path):
-    p = subprocess.run([ROOT / "bench/cluster.py", "--starts", "3", "--json", tmp_path / "out.json"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    p = subprocess.run([ROOT / "bench/cluster.py", "--starts", "3", "--json", tmp_path / "out.json"], stdin=subprocess.DEVNULL,
+                       capture_output=True, text=True, check=False)
     assert p.returncode == 0, p.stderr
     print(p.stdout)
     out = json.loads((tmp_path / "out.json").read_text())["cluster"]
