@@ -60,7 +60,7 @@ def forget_image(machine):
             machine.run(*ctr, "rm", "--sync", *names)
         return not names
 
-    wait_until(gone, 20, "the image is removed from the node")
+    wait_until(gone, 60, "the image is removed from the node")
 
 
 def memory(cluster, pod):

@@ -15,7 +15,6 @@ import time
 
 import pytest
 
-import installed
 from installed import ROOT, Agent, Gateway, Postgres, process, ready, wait_until
 
 sys.path.insert(0, str(ROOT / "tests/chaos"))

@@ -100,6 +100,9 @@ def test_verify(walk):
         kubectl exec -n postern-agent deploy/postern-agent-deployment -- \\
           postern check reachability""")
     assert '"ok": true' in out
+    doc = json.loads(walk.sh("kubectl exec -n postern-agent deploy/postern-agent-deployment -- postern check -o json"))
+    status = {c["name"]: c["status"] for c in doc["checks"]}
+    assert doc["ok"] and status["storage"] == status["token"] == status["agent"] == "PASS", doc
 
 
 def test_the_image_has_no_shell(walk):
