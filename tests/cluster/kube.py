@@ -31,6 +31,7 @@ NODES = {"node1": "10.99.0.11", "node2": "10.99.0.12"}
 PODS, SERVICES, DNS = "10.244.0.0/16", "10.96.0.0/16", "10.96.0.10"
 REGISTRY = f"{CONTROL}:5000"
 CGROUPS = "postern-k8s"
+MARK = "this-is-a-cluster-of-postern-tests"  # without it a folder is not removed
 VOLUMES = 3  # on each node
 DOMAIN = "cluster.local"
 
@@ -353,7 +354,8 @@ def up(say=print):
         kubernetes, helm = programs.kubernetes(say), programs.tool("helm")
         note("programs are there")
         home = folder()
-        home.mkdir(mode=0o755)
+        home.mkdir(mode=0o755, exist_ok=True)
+        (home / MARK).touch()
         (home / "bin").mkdir()
         for name in (*programs.KUBERNETES, "coredns"):
             (home / "bin" / name).symlink_to(kubernetes / name)
@@ -419,7 +421,7 @@ def clean():
             with contextlib.suppress(OSError):
                 p.rmdir()
     if home.exists():
-        if not (home / "state.json").exists() and any(home.iterdir()) and not (home / "bin").exists():
+        if not (home / MARK).exists() and any(home.iterdir()):
             raise ClusterError(f"{home} is no folder of a cluster; POSTERN_CLUSTER_DIR names another one")
         shutil.rmtree(home)
 

@@ -3,8 +3,9 @@ import re
 
 import pytest
 
+import kube
 from installed import Agent, process, ready, wait_until
-from test_cluster import busybox
+from test_cluster import busybox, connect
 
 
 def refused(cluster, ns, kind):
@@ -132,6 +133,38 @@ def test_egress_policy(cluster, gateway, postgres, scratch):
     policy = cluster.get("networkpolicy", "-n", scratch)["items"][0]["spec"]
     excepted = {e for rule in policy["egress"] for peer in rule.get("to", []) for e in peer.get("ipBlock", {}).get("except", [])}
     assert {"169.254.169.254/32", "fd00:ec2::254/128"} <= excepted
+
+
+@pytest.fixture
+def metadata(cluster):
+    """A cloud's metadata service, where clouds have it."""
+    address, control = "169.254.169.254", cluster.control
+    control.run("ip", "address", "add", f"{address}/32", "dev", "br0")
+    for node in kube.NODES:
+        cluster.machines[node].run("ip", "route", "add", f"{address}/32", "via", kube.CONTROL)
+    control.spawn("metadata", "/usr/bin/python3", "-m", "http.server", "--bind", address, "--directory", "/run", "80")
+    yield address
+    control.run("ip", "address", "delete", f"{address}/32", "dev", "br0")
+    for node in kube.NODES:
+        cluster.machines[node].run("ip", "route", "delete", f"{address}/32")
+
+
+def test_metadata_is_out_of_reach(cluster, agent, metadata):
+    """A pod beside the agent's reaches the metadata service; one that has their labels does not, though it reaches everything else."""
+    labels = cluster.get("deployment", "-n", agent.ns, "postern-agent-deployment")["spec"]["template"]["metadata"]["labels"]
+    for name, theirs in (("neighbour", {}), ("insider", labels)):
+        pod = busybox(name, "sleep", "300")
+        pod["metadata"]["labels"] = theirs
+        cluster.apply(pod, "-n", agent.ns)
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/neighbour", "pod/insider", "-n", agent.ns, "--timeout=30s")
+
+    def reaches(pod, host, port):
+        return cluster.call(cluster.bin / "kubectl", "exec", "-n", agent.ns, pod, "--", *connect(host, port, 2), check=False).returncode == 0
+
+    wait_until(lambda: reaches("neighbour", metadata, 80), 20, "the neighbour reaches it")
+    wait_until(lambda: not reaches("insider", metadata, 80), 20, "the policy counts")
+    assert reaches("insider", kube.CONTROL, 5000)
+    cluster.kubectl("delete", "pod", "-n", agent.ns, "neighbour", "insider", "--now")
 
 
 def test_a_wrong_token_says_why(cluster, gateway, scratch):
