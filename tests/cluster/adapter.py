@@ -54,16 +54,20 @@ def serve(config):
 
         def document(self, parts, query):
             if parts == ["apis", *GROUP.split("/")]:
-                return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": GROUP, "resources": [
-                    {"name": m, "singularName": "", "namespaced": True, "kind": "ExternalMetricValueList", "verbs": ["get"]} for m in METRICS]}
+                return {
+                    "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": GROUP, "resources": [{
+                        "name": m, "singularName": "", "namespaced": True, "kind": "ExternalMetricValueList", "verbs": ["get"]}
+                                                                                                        for m in METRICS]}
             if len(parts) != 6 or parts[3] != "namespaces" or parts[5] not in METRICS:
                 return None
             labels = dict(p.split("=") for p in query.get("labelSelector", [""])[0].split(",") if p)
             ask = urllib.request.Request(f"{config['gateway']}/metrics", headers={"Authorization": f"Bearer {config['token']}"})
             with opener.open(ask, timeout=5) as r:
                 value = sum(v for has, v in samples(r.read().decode(), parts[5]) if has["agent"] == labels.get("agent"))
-            return {"kind": "ExternalMetricValueList", "apiVersion": GROUP, "metadata": {}, "items": [
-                {"metricName": parts[5], "metricLabels": labels, "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "value": str(int(value))}]}
+            return {
+                "kind": "ExternalMetricValueList", "apiVersion": GROUP, "metadata": {}, "items": [{
+                    "metricName": parts[5], "metricLabels": labels,
+                    "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "value": str(int(value))}]}
 
         def log_message(self, *args):
             pass
@@ -79,15 +83,18 @@ def serve(config):
 
 def registration(ca, namespace, service):
     """What makes the API server ask it, and lets the autoscaler."""
-    return [
-        {"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": "v1beta1.external.metrics.k8s.io"}, "spec": {
+    return [{
+        "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": "v1beta1.external.metrics.k8s.io"},
+        "spec": {
             "service": {"name": service, "namespace": namespace}, "group": "external.metrics.k8s.io", "version": "v1beta1",
-            "caBundle": base64.b64encode(ca).decode(), "groupPriorityMinimum": 100, "versionPriority": 100}},
-        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "hpa-external-metrics"},
-         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "external-metrics-reader"},
-         "subjects": [{"kind": "ServiceAccount", "name": "horizontal-pod-autoscaler", "namespace": "kube-system"}]},
-        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "external-metrics-reader"},
-         "rules": [{"apiGroups": ["external.metrics.k8s.io"], "resources": ["*"], "verbs": ["get", "list"]}]}]
+            "caBundle": base64.b64encode(ca).decode(), "groupPriorityMinimum": 100, "versionPriority": 100}}, {
+                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+                "metadata": {"name": "hpa-external-metrics"},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "external-metrics-reader"},
+                "subjects": [{"kind": "ServiceAccount", "name": "horizontal-pod-autoscaler", "namespace": "kube-system"}]}, {
+                    "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+                    "metadata": {"name": "external-metrics-reader"},
+                    "rules": [{"apiGroups": ["external.metrics.k8s.io"], "resources": ["*"], "verbs": ["get", "list"]}]}]
 
 
 if __name__ == "__main__":

@@ -11,17 +11,14 @@ A test that runs longer than 300 s fails; @pytest.mark.limit(seconds) changes th
 """
 import itertools
 import os
-import pathlib
 import signal
-import subprocess
 
 import pytest
 
-import images
 import installed
 import kube
+import programs
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 numbers = itertools.count(1)
 
 
@@ -43,25 +40,14 @@ def pytest_runtest_call(item):
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory, request):
     capture = request.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
-        ours = not kube.running()
-        cluster = kube.up(lambda text: print(text, flush=True))
-    for name in ("postgres", "busybox"):
-        cluster.push(images.make(name, tmp_path_factory.mktemp("images") / name), f"postern-test/{name}:1")
-    push_product(cluster)
-    yield cluster
-    if ours and not os.environ.get("POSTERN_CLUSTER_KEEP"):
-        kube.down()
-
-
-def push_product(cluster):
-    """The image of this working tree, as postern/postern:VERSION and :latest."""
-    archive = os.environ.get("POSTERN_IMAGE")
-    if not archive:
-        subprocess.run([ROOT / "tools/image", "--local"], check=True, cwd=ROOT, stdin=subprocess.DEVNULL)
-        archive = next((ROOT / "build/image/archive").glob("*.oci.tar"))
-    for tag in ("0.1.0", "latest"):
-        cluster.push(archive, f"postern/postern:{tag}")
+    with programs.locked(programs.cache() / "cluster-tests.lock"):  # two sessions would be in each other's way
+        with capture.global_and_fixture_disabled():
+            ours = not kube.running()
+            cluster = kube.up(lambda text: print(text, flush=True))
+        installed.push_images(cluster, tmp_path_factory.mktemp("images"))
+        yield cluster
+        if ours and not os.environ.get("POSTERN_CLUSTER_KEEP"):
+            kube.down()
 
 
 def namespace(cluster, prefix):

@@ -16,9 +16,11 @@ def files():
     """Manifests of all CRDs."""
     go, out = programs.tool("go"), []
     for module, pattern in MODULES.items():
-        p = subprocess.run([go, "mod", "download", "-json", module], cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        p = subprocess.run([go, "mod", "download", "-json", module], cwd="/", stdin=subprocess.DEVNULL, capture_output=True,
+                           text=True, check=False)
         if p.returncode != 0:
-            raise programs.ProgramError(f"{module} could not be had from the Go module proxy (go env GOPROXY):\n{p.stdout}{p.stderr}")
+            raise programs.ProgramError(
+                f"{module} could not be had from the Go module proxy (go env GOPROXY):\n{p.stdout}{p.stderr}")
         head, _, names = pattern.partition("{")
         names, _, tail = names.partition("}")
         for name in names.split(",") if names else [""]:

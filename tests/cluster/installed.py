@@ -6,8 +6,10 @@
 """
 import contextlib
 import json
+import os
 import pathlib
 import secrets
+import subprocess
 import sys
 import tempfile
 
@@ -19,6 +21,7 @@ sys.path.insert(0, str(ROOT / "tests/integration"))
 from harness import request, wait_until  # noqa: E402
 from product import Api, Key, write_private  # noqa: E402
 
+import images  # noqa: E402
 from kube import CONTROL, ClusterError  # noqa: E402
 
 CHARTS = ROOT / "deploy/helm"
@@ -28,14 +31,29 @@ RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("e
 def namespace(cluster, name, restricted=True):
     """A namespace in which Pod Security refuses every pod that is not `restricted`."""
     cluster.recycle_volumes()
-    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED if restricted else {}}})
+    cluster.apply({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED if restricted else {}}})
     cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=30s")
+
+
+def push_images(cluster, folder):
+    """Put our image (of this working tree, or $POSTERN_IMAGE) and those of the tests into the cluster's registry."""
+    for name in ("postgres", "busybox"):
+        cluster.push(images.make(name, pathlib.Path(folder) / name), f"postern-test/{name}:1")
+    archive = os.environ.get("POSTERN_IMAGE")
+    if not archive:
+        subprocess.run([ROOT / "tools/image", "--local"], check=True, cwd=ROOT, stdin=subprocess.DEVNULL,
+                       stdout=subprocess.DEVNULL)
+        archive = next((ROOT / "build/image/archive").glob("*.oci.tar"))
+    for tag in ("0.1.0", "latest"):
+        cluster.push(archive, f"postern/postern:{tag}")
 
 
 def secret(cluster, ns, name, files, kind="Opaque"):
     """Make or replace a Secret; files: {entry: text or document}."""
     data = {k: v if isinstance(v, str) else json.dumps(v) for k, v in files.items()}
-    cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": ns}, "stringData": data, "type": kind})
+    cluster.apply({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": ns}, "stringData": data, "type": kind})
 
 
 def pods(cluster, ns, selector=""):
@@ -48,12 +66,24 @@ def ready(pod):
     return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
 
 
+def process(cluster, pod):
+    """The agent's process as this host sees it: its folder in /proc."""
+    uid = pod["metadata"]["uid"]
+    for path in cluster.cgroup(pod["spec"]["nodeName"]).rglob("cgroup.procs"):
+        if uid in str(path):
+            for pid in path.read_text().split():
+                if "postern" in pathlib.Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8"):
+                    return f"/proc/{pid}"
+    raise AssertionError(f"no process of {pod['metadata']['name']}")
+
+
 def describe(cluster, ns):
     """What a person would look at: pods, events, the last log lines."""
     out = [cluster.call(cluster.bin / "kubectl", "get", "pods,events", "-n", ns, "-o", "wide", check=False).stdout[-4000:]]
     for p in cluster.get("pods", "-n", ns)["items"]:
         for c in p["spec"]["containers"]:
-            log = cluster.call(cluster.bin / "kubectl", "logs", "-n", ns, p["metadata"]["name"], "-c", c["name"], "--tail=15", check=False)
+            log = cluster.call(cluster.bin / "kubectl", "logs", "-n", ns, p["metadata"]["name"], "-c", c["name"], "--tail=15",
+                               check=False)
             out.append(f"--- log of {p['metadata']['name']}\n{log.stdout}{log.stderr}")
     return "\n".join(out)
 
@@ -71,7 +101,8 @@ class Release:
             yaml.safe_dump(self.values, f)
             f.flush()
             try:
-                return self.cluster.helm("upgrade", "--install", self.name, self.chart, "-n", self.ns, "-f", f.name, *(["--wait", f"--timeout={timeout}s"] if wait else []))
+                return self.cluster.helm("upgrade", "--install", self.name, self.chart, "-n", self.ns, "-f", f.name,
+                                         *(["--wait", f"--timeout={timeout}s"] if wait else []))
             except ClusterError as e:
                 raise AssertionError(f"{e}\n{describe(self.cluster, self.ns)}") from None
 
@@ -98,8 +129,10 @@ class Gateway(Api, Release):
         values = {"ownerToken": {"existingSecret": {"name": "owner-token"}}, **(values or {})}
         name, scheme = f"postern-gateway.{ns}.svc.cluster.local", "http"
         # A second Service, whose address is known before the certificate is made.
-        cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "from-outside", "namespace": ns}, "spec": {
-            "selector": {"app.kubernetes.io/name": "postern-gateway", "app.kubernetes.io/component": "gateway"}, "ports": [{"port": 7070}]}})
+        cluster.apply({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "from-outside", "namespace": ns}, "spec": {
+                "selector": {"app.kubernetes.io/name": "postern-gateway", "app.kubernetes.io/component": "gateway"},
+                "ports": [{"port": 7070}]}})
         address = cluster.get("service", "-n", ns, "from-outside")["spec"]["clusterIP"]
         if ca:
             cert, key = ca.issue(ns, f"DNS:{name},IP:{address}", days=90)
@@ -116,8 +149,10 @@ class Gateway(Api, Release):
 
     def make_integration(self, name, key, connection_type="postgres"):
         """Register an integration whose credential is a file that the agent's Secret has."""
-        return self.api("POST", "/integrations", {"name": name, "connection_type": connection_type, "agent": key.agent,
-                                                  "credential": {"type": "FILE", "file_path": f"/etc/secrets/integrations/{name}.json"}})
+        return self.api(
+            "POST", "/integrations", {
+                "name": name, "connection_type": connection_type, "agent": key.agent, "credential": {
+                    "type": "FILE", "file_path": f"/etc/secrets/integrations/{name}.json"}})
 
 
 class Agent(Release):
@@ -129,10 +164,13 @@ class Agent(Release):
         namespace(cluster, ns)
         self.put_token(self.key)
         self.put_integrations(files or {"empty.json": {}})
-        self.upgrade({"namespace": ns, "container": {"backendServiceUrl": gateway.service}, "skipExternalSecrets": True, **(values or {})}, wait)
+        self.upgrade(
+            {"namespace": ns, "container": {"backendServiceUrl": gateway.service}, "skipExternalSecrets": True, **(values or {})},
+            wait)
 
     def put_token(self, key):
-        secret(self.cluster, self.ns, "postern-agent-token-secret", {"contents.json": {"key_id": key.id, "key_secret": key.secret}})
+        secret(self.cluster, self.ns, "postern-agent-token-secret",
+               {"contents.json": {"key_id": key.id, "key_secret": key.secret}})
 
     def put_integrations(self, files):
         secret(self.cluster, self.ns, "postern-integrations-secrets", files)
@@ -155,8 +193,8 @@ class Postgres:
 
     def sql(self, statement):
         """Rows of text fields."""
-        out = self.cluster.kubectl("exec", "-i", "-n", self.ns, "deployment/postgres", "--", "psql", "-h", "/tmp", "-U", "app", "-d", "app", "-v", "ON_ERROR_STOP=1",
-                                   "-qAt", "-F", "\t", input=statement)
+        out = self.cluster.kubectl("exec", "-i", "-n", self.ns, "deployment/postgres", "--", "psql", "-h", "/tmp", "-U", "app",
+                                   "-d", "app", "-v", "ON_ERROR_STOP=1", "-qAt", "-F", "\t", input=statement)
         return [line.split("\t") for line in out.splitlines()]
 
     def connect_args(self):
@@ -193,10 +231,14 @@ class ObjectStore:
 def external_service(name, ns, address, port, service_port=None):
     """A Service of the cluster for something that is no pod."""
     meta = {"name": name, "namespace": ns}
-    return [
-        {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"ports": [{"name": "p", "port": service_port or port, "targetPort": port}]}},
-        {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {**meta, "labels": {"kubernetes.io/service-name": name}}, "addressType": "IPv4",
-         "ports": [{"name": "p", "port": port}], "endpoints": [{"addresses": [address], "conditions": {"ready": True}}]}]
+    return [{
+        "apiVersion": "v1", "kind": "Service", "metadata": meta,
+        "spec": {"ports": [{"name": "p", "port": service_port or port, "targetPort": port}]}}, {
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {**meta, "labels": {"kubernetes.io/service-name": name}}, "addressType": "IPv4",
+            "ports": [{"name": "p", "port": port}], "endpoints": [{"addresses": [address], "conditions": {"ready": True}}]}]
 
 
-__all__ = ["Agent", "Gateway", "Key", "ObjectStore", "Postgres", "Release", "describe", "namespace", "pods", "ready", "request", "secret", "wait_until", "write_private"]
+__all__ = [
+    "Agent", "Gateway", "Key", "ObjectStore", "Postgres", "Release", "describe", "namespace", "pods", "process", "push_images",
+    "ready", "request", "secret", "wait_until", "write_private"]

@@ -31,6 +31,7 @@ NODES = {"node1": "10.99.0.11", "node2": "10.99.0.12"}
 PODS, SERVICES, DNS = "10.244.0.0/16", "10.96.0.0/16", "10.96.0.10"
 REGISTRY = f"{CONTROL}:5000"
 CGROUPS = "postern-k8s"
+MARK = "this-is-a-cluster-of-postern-tests"  # without it a folder is not removed
 VOLUMES = 3  # on each node
 DOMAIN = "cluster.local"
 
@@ -66,14 +67,16 @@ class Cluster:
 
     @property
     def env(self):
-        return {"KUBECONFIG": str(self.kubeconfig), "PATH": f"{self.bin}:{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin", "HELM_CACHE_HOME": str(self.home / "helm"),
-                "HELM_CONFIG_HOME": str(self.home / "helm"), "HELM_DATA_HOME": str(self.home / "helm"), "HOME": str(self.home)}
+        return {
+            "KUBECONFIG": str(self.kubeconfig), "PATH": f"{self.bin}:{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin",
+            "HELM_CACHE_HOME": str(self.home / "helm"), "HELM_CONFIG_HOME": str(self.home / "helm"),
+            "HELM_DATA_HOME": str(self.home / "helm"), "HOME": str(self.home)}
 
     def call(self, *argv, input=None, check=True, timeout=300):
         """Run a program with this cluster's environment; a CompletedProcess with text."""
         try:
-            p = subprocess.run(list(map(str, argv)), input=input, stdin=subprocess.DEVNULL if input is None else None, capture_output=True, text=True, check=False,
-                               env=self.env, timeout=timeout)
+            p = subprocess.run(list(map(str, argv)), input=input, stdin=subprocess.DEVNULL if input is None else None,
+                               capture_output=True, text=True, check=False, env=self.env, timeout=timeout)
         except subprocess.TimeoutExpired as e:
             raise ClusterError(f"{' '.join(map(str, argv))}: not within {timeout} s\n{e.stdout}{e.stderr}") from None
         if check and p.returncode != 0:
@@ -106,7 +109,8 @@ class Cluster:
     def push(self, archive, name):
         """Put the image of an OCI archive that has NAME's tag into the registry, as docker.io/NAME for the nodes."""
         tag = name.rpartition(":")[2]
-        self.call(programs.debian("skopeo"), "copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false", f"oci-archive:{archive}:{tag}", f"docker://{REGISTRY}/{name}")
+        self.call(programs.debian("skopeo"), "copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false",
+                  f"oci-archive:{archive}:{tag}", f"docker://{REGISTRY}/{name}")
 
     def recycle_volumes(self):
         """Make disks free again whose claim is gone."""
@@ -115,7 +119,8 @@ class Cluster:
                 node, _, number = volume["metadata"]["name"].rpartition("-")
                 shutil.rmtree(self.machines[node].folder / "volumes" / number)
                 (self.machines[node].folder / "volumes" / number).mkdir()
-                self.kubectl("patch", "pv", volume["metadata"]["name"], "--type=json", "-p", '[{"op": "remove", "path": "/spec/claimRef"}]')
+                self.kubectl("patch", "pv", volume["metadata"]["name"], "--type=json", "-p",
+                             '[{"op": "remove", "path": "/spec/claimRef"}]')
 
     def cgroup(self, node, controller="memory"):
         """The folder of a node's cgroups on this host."""
@@ -192,24 +197,32 @@ def network(machines):
 def control_plane(home, machine):
     bins, certs = home / "bin", home / "pki"
     machine.spawn("etcd", programs.debian("etcd"), "--data-dir", "/run/etcd", "--log-level=warn", "--logger=zap")
-    machine.spawn("kube-apiserver", bins / "kube-apiserver", "--etcd-servers=http://127.0.0.1:2379", f"--advertise-address={CONTROL}", "--secure-port=6443",
-                  f"--tls-cert-file={certs}/apiserver.crt", f"--tls-private-key-file={certs}/apiserver.key", f"--client-ca-file={certs}/ca.crt",
+    machine.spawn("kube-apiserver", bins / "kube-apiserver", "--etcd-servers=http://127.0.0.1:2379",
+                  f"--advertise-address={CONTROL}", "--secure-port=6443", f"--tls-cert-file={certs}/apiserver.crt",
+                  f"--tls-private-key-file={certs}/apiserver.key", f"--client-ca-file={certs}/ca.crt",
                   f"--service-account-key-file={certs}/sa.pub", f"--service-account-signing-key-file={certs}/sa.key",
-                  f"--service-account-issuer=https://kubernetes.default.svc.{DOMAIN}", f"--service-cluster-ip-range={SERVICES}", "--authorization-mode=Node,RBAC",
-                  "--enable-admission-plugins=NodeRestriction", "--enable-aggregator-routing=true", f"--kubelet-certificate-authority={certs}/ca.crt",
-                  f"--kubelet-client-certificate={certs}/apiserver-kubelet.crt", f"--kubelet-client-key={certs}/apiserver-kubelet.key",
-                  "--kubelet-preferred-address-types=InternalIP", f"--requestheader-client-ca-file={certs}/ca.crt", "--requestheader-allowed-names=front-proxy",
+                  f"--service-account-issuer=https://kubernetes.default.svc.{DOMAIN}", f"--service-cluster-ip-range={SERVICES}",
+                  "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+                  "--enable-aggregator-routing=true", f"--kubelet-certificate-authority={certs}/ca.crt",
+                  f"--kubelet-client-certificate={certs}/apiserver-kubelet.crt",
+                  f"--kubelet-client-key={certs}/apiserver-kubelet.key", "--kubelet-preferred-address-types=InternalIP",
+                  f"--requestheader-client-ca-file={certs}/ca.crt", "--requestheader-allowed-names=front-proxy",
                   "--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
                   "--requestheader-extra-headers-prefix=X-Remote-Extra-", f"--proxy-client-cert-file={certs}/front-proxy.crt",
                   f"--proxy-client-key-file={certs}/front-proxy.key", "--v=1")
-    machine.spawn("kube-controller-manager", bins / "kube-controller-manager", f"--kubeconfig={certs}/controllers.kubeconfig", "--bind-address=127.0.0.1",
-                  f"--cluster-cidr={PODS}", f"--service-cluster-ip-range={SERVICES}", f"--root-ca-file={certs}/ca.crt",
-                  f"--service-account-private-key-file={certs}/sa.key", "--use-service-account-credentials=true", "--leader-elect=false",
-                  "--node-monitor-grace-period=20s", "--horizontal-pod-autoscaler-sync-period=3s", "--horizontal-pod-autoscaler-downscale-stabilization=10s", "--v=1")
-    machine.spawn("kube-scheduler", bins / "kube-scheduler", f"--kubeconfig={certs}/scheduler.kubeconfig", "--bind-address=127.0.0.1", "--leader-elect=false", "--v=1")
-    (home / "registry.yaml").write_text(json.dumps({
-        "version": "0.1", "log": {"level": "warn"}, "storage": {"filesystem": {"rootdirectory": str(home / "registry")}, "delete": {"enabled": True}},
-        "http": {"addr": f"{CONTROL}:5000"}}))
+    machine.spawn("kube-controller-manager", bins / "kube-controller-manager", f"--kubeconfig={certs}/controllers.kubeconfig",
+                  "--bind-address=127.0.0.1", f"--cluster-cidr={PODS}", f"--service-cluster-ip-range={SERVICES}",
+                  f"--root-ca-file={certs}/ca.crt", f"--service-account-private-key-file={certs}/sa.key",
+                  "--use-service-account-credentials=true", "--leader-elect=false", "--node-monitor-grace-period=20s",
+                  "--horizontal-pod-autoscaler-sync-period=3s", "--horizontal-pod-autoscaler-downscale-stabilization=10s",
+                  "--v=1")
+    machine.spawn("kube-scheduler", bins / "kube-scheduler", f"--kubeconfig={certs}/scheduler.kubeconfig",
+                  "--bind-address=127.0.0.1", "--leader-elect=false", "--v=1")
+    (home / "registry.yaml").write_text(
+        json.dumps({
+            "version": "0.1", "log": {"level": "warn"},
+            "storage": {"filesystem": {"rootdirectory": str(home / "registry")},
+                        "delete": {"enabled": True}}, "http": {"addr": f"{CONTROL}:5000"}}))
     machine.spawn("registry", programs.debian("docker-registry"), "serve", home / "registry.yaml")
 
 
@@ -255,22 +268,28 @@ def start_node(home, machine):
     certs, name, node = home / "pki", f"kubelet-{machine.name}", machine.folder
     (node / "resolv.conf").write_text("nameserver 127.0.0.1\n")
     kubelet = {
-        "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
-        "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": True}, "x509": {"clientCAFile": f"{certs}/ca.crt"}},
-        "authorization": {"mode": "Webhook"}, "tlsCertFile": f"{certs}/{name}-server.crt", "tlsPrivateKeyFile": f"{certs}/{name}-server.key",
-        "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock", "cgroupDriver": "cgroupfs", "cgroupRoot": f"/{CGROUPS}/{machine.name}",
-        "failCgroupV1": False, "failSwapOn": False, "clusterDNS": [DNS], "clusterDomain": DOMAIN, "resolvConf": str(node / "resolv.conf"),
-        "imageGCHighThresholdPercent": 100, "syncFrequency": "5s", "nodeStatusUpdateFrequency": "4s", "serializeImagePulls": False,
-        "configMapAndSecretChangeDetectionStrategy": "Watch",
-        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%"}}
+        "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", "authentication": {
+            "anonymous": {"enabled": False}, "webhook": {"enabled": True}, "x509": {"clientCAFile": f"{certs}/ca.crt"}
+        }, "authorization": {"mode": "Webhook"}, "tlsCertFile": f"{certs}/{name}-server.crt",
+        "tlsPrivateKeyFile": f"{certs}/{name}-server.key", "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
+        "cgroupDriver": "cgroupfs", "cgroupRoot": f"/{CGROUPS}/{machine.name}", "failCgroupV1": False, "failSwapOn": False,
+        "clusterDNS": [DNS], "clusterDomain": DOMAIN, "resolvConf": str(node / "resolv.conf"), "imageGCHighThresholdPercent": 100,
+        "syncFrequency": "5s", "nodeStatusUpdateFrequency": "4s", "serializeImagePulls": False,
+        "configMapAndSecretChangeDetectionStrategy": "Watch", "evictionHard": {
+            "memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%"}}
     (node / "kubelet.yaml").write_text(json.dumps(kubelet))
-    machine.spawn("kubelet", home / "bin/kubelet", f"--config={node}/kubelet.yaml", f"--kubeconfig={certs}/{name}.kubeconfig", f"--hostname-override={machine.name}",
-                  f"--node-ip={NODES[machine.name]}", f"--node-labels=topology.kubernetes.io/zone=zone-{machine.name[-1]}", "--v=1")
-    (node / "proxy.yaml").write_text(json.dumps({
-        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "clientConnection": {"kubeconfig": f"{certs}/proxy.kubeconfig"},
-        "mode": "iptables", "clusterCIDR": PODS, "hostnameOverride": machine.name, "conntrack": {"maxPerCore": 0}, "iptables": {"minSyncPeriod": "0s", "syncPeriod": "30s"}}))
+    machine.spawn("kubelet", home / "bin/kubelet", f"--config={node}/kubelet.yaml", f"--kubeconfig={certs}/{name}.kubeconfig",
+                  f"--hostname-override={machine.name}", f"--node-ip={NODES[machine.name]}",
+                  f"--node-labels=topology.kubernetes.io/zone=zone-{machine.name[-1]}", "--v=1")
+    (node / "proxy.yaml").write_text(
+        json.dumps({
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
+            "clientConnection": {"kubeconfig": f"{certs}/proxy.kubeconfig"}, "mode": "iptables", "clusterCIDR": PODS,
+            "hostnameOverride": machine.name, "conntrack": {"maxPerCore": 0},
+            "iptables": {"minSyncPeriod": "0s", "syncPeriod": "30s"}}))
     machine.spawn("kube-proxy", home / "bin/kube-proxy", f"--config={node}/proxy.yaml", "--v=1")
-    machine.spawn("policy", "/usr/bin/python3", HERE / "policy.py", machine.name, f"{CONTROL}:6443", certs / "ca.crt", certs / "admin.crt", certs / "admin.key")
+    machine.spawn("policy", "/usr/bin/python3", HERE / "policy.py", machine.name, f"{CONTROL}:6443", certs / "ca.crt",
+                  certs / "admin.crt", certs / "admin.key")
 
 
 def coredns_image(home):
@@ -284,21 +303,26 @@ def coredns_image(home):
 def cgroup_folders():
     """The cgroups of the nodes in every hierarchy, innermost last."""
     root = pathlib.Path("/sys/fs/cgroup")
-    hierarchies = [root] if (root / "cgroup.controllers").exists() else [p for p in root.iterdir() if p.is_dir() and not p.is_symlink()]
-    return [h / CGROUPS / n for h in hierarchies for n in NODES]
+    v1 = [p for p in root.iterdir() if p.is_dir() and not p.is_symlink()]
+    return [h / CGROUPS / n for h in ([root] if (root / "cgroup.controllers").exists() else v1) for n in NODES]
 
 
 def volumes(cluster):
     """Disks of the nodes: a default storage class, bound when a pod needs one."""
-    docs = [{"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer",
-             "metadata": {"name": "local", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}}]
+    docs = [{
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "kubernetes.io/no-provisioner",
+        "volumeBindingMode": "WaitForFirstConsumer",
+        "metadata": {"name": "local", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}}]
     for node in NODES:
         for i in range(VOLUMES):
             (cluster.machines[node].folder / "volumes" / str(i)).mkdir()
-            docs.append({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": f"{node}-{i}"}, "spec": {
-                "capacity": {"storage": "10Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "local", "persistentVolumeReclaimPolicy": "Retain",
-                "local": {"path": f"/var/lib/volumes/{i}"}, "nodeAffinity": {"required": {"nodeSelectorTerms": [
-                    {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]}]}}}})
+            docs.append({
+                "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": f"{node}-{i}"}, "spec": {
+                    "capacity": {"storage": "10Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "local",
+                    "persistentVolumeReclaimPolicy": "Retain", "local": {"path": f"/var/lib/volumes/{i}"}, "nodeAffinity": {
+                        "required": {
+                            "nodeSelectorTerms": [{
+                                "matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]}]}}}})
     cluster.apply(docs)
 
 
@@ -313,7 +337,8 @@ def reachable(url):
 def up(say=print):
     """Start a cluster and return it; the one that runs, when there is one.  Ready means: nodes Ready, DNS answers."""
     if os.geteuid() != 0:
-        raise ClusterError("a cluster needs root: namespaces, cgroups, mounts.  Run it in a virtual machine if you would rather not.")
+        raise ClusterError(
+            "a cluster needs root: namespaces, cgroups, mounts.  Run it in a virtual machine if you would rather not.")
     with lock():
         if cluster := running():
             say(f"a cluster runs already, in {cluster.home}")
@@ -329,7 +354,8 @@ def up(say=print):
         kubernetes, helm = programs.kubernetes(say), programs.tool("helm")
         note("programs are there")
         home = folder()
-        home.mkdir(mode=0o755)
+        home.mkdir(mode=0o755, exist_ok=True)
+        (home / MARK).touch()
         (home / "bin").mkdir()
         for name in (*programs.KUBERNETES, "coredns"):
             (home / "bin" / name).symlink_to(kubernetes / name)
@@ -359,7 +385,8 @@ def start(home, machines, note):
         start_containerd(home, machines[node])
     wait_for("the registry", lambda: reachable(f"http://{REGISTRY}/v2/"), log=lambda: cluster.control.tail("registry"))
     cluster.push(images.make("pause", home / "pause.tar"), "postern-test/pause:1")
-    wait_for("the API server", lambda: cluster.call(cluster.bin / "kubectl", "get", "--raw", "/readyz", check=False).returncode == 0,
+    wait_for("the API server",
+             lambda: cluster.call(cluster.bin / "kubectl", "get", "--raw", "/readyz", check=False).returncode == 0,
              log=lambda: cluster.control.tail("kube-apiserver") + cluster.control.tail("etcd"))
     note("API server is ready")
     for node in NODES:
@@ -394,7 +421,7 @@ def clean():
             with contextlib.suppress(OSError):
                 p.rmdir()
     if home.exists():
-        if not (home / "state.json").exists() and any(home.iterdir()) and not (home / "bin").exists():
+        if not (home / MARK).exists() and any(home.iterdir()):
             raise ClusterError(f"{home} is no folder of a cluster; POSTERN_CLUSTER_DIR names another one")
         shutil.rmtree(home)
 

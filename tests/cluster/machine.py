@@ -56,9 +56,10 @@ class Machine:
     def boot(self):
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / "machine.log", "wb") as log:
-            p = subprocess.Popen(["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--mount-proc", "--propagation", "private",
-                                  "sh", "-c", FIRST, "first", self.folder, *KEPT], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                 stderr=log, start_new_session=True)
+            p = subprocess.Popen([
+                "unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--mount-proc", "--propagation", "private",
+                "sh", "-c", FIRST, "first", self.folder, *KEPT], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
+                                 start_new_session=True)
         if p.stdout.readline() != b"ready\n":
             p.kill()
             p.wait()
@@ -75,7 +76,8 @@ class Machine:
 
     def run(self, *argv, input=None):
         """Run a program to its end in the machine; its output."""
-        p = subprocess.run(self.inside(*argv), input=input, stdin=None if input else subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        p = subprocess.run(self.inside(*argv), input=input, stdin=None if input else subprocess.DEVNULL, capture_output=True,
+                           text=True, check=False)
         if p.returncode != 0:
             raise RuntimeError(f"{self.name}: {' '.join(map(str, argv))}: exit code {p.returncode}\n{p.stdout}{p.stderr}")
         return p.stdout
@@ -83,8 +85,9 @@ class Machine:
     def spawn(self, name, *argv, env=None):
         """Start a program that stays; its output goes to NAME.log."""
         with open(self.folder / f"{name}.log", "ab") as log:
-            subprocess.Popen(self.inside(*argv), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                             env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/run", **(env or {})})
+            subprocess.Popen(
+                self.inside(*argv), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/run", **(env or {})})
 
     def tail(self, name, lines=15):
         path = self.folder / f"{name}.log"

@@ -36,7 +36,8 @@ class Pod:
         self.ip, self.node = doc["status"].get("podIP"), doc["spec"].get("nodeName")
         self.ports = {(p["name"], p.get("protocol", "TCP")): p["containerPort"]
                       for c in doc["spec"]["containers"] for p in c.get("ports", []) if p.get("name")}
-        self.matters = self.ip and not doc["spec"].get("hostNetwork") and doc["status"].get("phase") not in ("Succeeded", "Failed")
+        ended = doc["status"].get("phase") in ("Succeeded", "Failed")
+        self.matters = self.ip and not ended and not doc["spec"].get("hostNetwork")
 
 
 def types(policy):
@@ -54,7 +55,10 @@ class State:
     def peers(self, peer, ns):
         """The pods a peer of a policy in ns stands for."""
         for p in self.pods:
-            there = selects(peer["namespaceSelector"], self.namespaces.get(p.ns, {})) if "namespaceSelector" in peer else p.ns == ns
+            if "namespaceSelector" in peer:
+                there = selects(peer["namespaceSelector"], self.namespaces.get(p.ns, {}))
+            else:
+                there = p.ns == ns
             if there and selects(peer.get("podSelector", {}), p.labels):
                 yield p
 
@@ -67,8 +71,9 @@ class State:
                 yield None, [], None if direction == "Egress" else pod, ports
             for peer in peers or []:
                 if "ipBlock" in peer:
-                    if ":" not in peer["ipBlock"]["cidr"]:
-                        yield peer["ipBlock"]["cidr"], peer["ipBlock"].get("except", []), pod if direction == "Ingress" else None, ports
+                    block = peer["ipBlock"]
+                    if ":" not in block["cidr"]:
+                        yield block["cidr"], block.get("except", []), pod if direction == "Ingress" else None, ports
                 else:
                     for p in self.peers(peer, policy["metadata"]["namespace"]):
                         yield f"{p.ip}/32", [], p if direction == "Egress" else pod, ports
@@ -92,7 +97,8 @@ def chains(state, node):
     """{chain: [rules]} of a node, TOP first."""
     out = {TOP: ["-m conntrack --ctstate ESTABLISHED,RELATED -j RETURN"]}
     for pod in state.pods:
-        mine = [p for p in state.policies if p["metadata"]["namespace"] == pod.ns and selects(p["spec"]["podSelector"], pod.labels)]
+        mine = [
+            p for p in state.policies if p["metadata"]["namespace"] == pod.ns and selects(p["spec"]["podSelector"], pod.labels)]
         for direction, own, other in (("Egress", "-s", "-d"), ("Ingress", "-d", "-s")):
             policies = [p for p in mine if direction in types(p)]
             if pod.node != node or not policies:

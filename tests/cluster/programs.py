@@ -62,11 +62,14 @@ def kubernetes(say=print):
 def build(out, package, *flags):
     names = {"gitVersion": f"v{version()}", "gitMajor": version().split(".")[0], "gitMinor": version().split(".")[1]}
     link = " ".join(f"-X k8s.io/component-base/version.{k}={v}" for k, v in names.items())
-    p = subprocess.run([tool("go"), "build", "-trimpath", "-ldflags", f"-s -w {link}", *flags, "-o", out, package], cwd=SOURCE, stdin=subprocess.DEVNULL,
-                       env={**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOROOT": "", "GOFLAGS": "-buildvcs=false"}, stdout=subprocess.PIPE,
-                       stderr=subprocess.STDOUT, text=True, check=False)
+    p = subprocess.run([tool("go"), "build", "-trimpath", "-ldflags", f"-s -w {link}", *flags, "-o", out, package], cwd=SOURCE,
+                       stdin=subprocess.DEVNULL,
+                       env={**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOROOT": "", "GOFLAGS": "-buildvcs=false"},
+                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if p.returncode != 0:
-        raise ProgramError(f"go build {package} failed:\n{p.stdout[-2000:]}\nModules that are not in the cache come from the Go module proxy (go env GOPROXY).")
+        raise ProgramError(
+            f"go build {package} failed:\n{p.stdout[-2000:]}\nModules that are not in the cache come from the Go module proxy (go env GOPROXY)."
+        )
 
 
 def tool(name):

@@ -25,12 +25,14 @@ def site(cluster, module_scratch, tmp_path_factory):
     key = gateway.agent("busy")
     gateway.make_integration("busy-db", key)
     serve_metrics(cluster, gateway, home)
-    agent = Agent(cluster, gateway, module_scratch, {
-        "container": {"backendServiceUrl": gateway.service, "opsRunnerThreadCount": str(SLOTS)},
-        "autoscaling": {"enabled": True, "minReplicas": 1, "maxReplicas": 4, "targetCPUUtilizationPercentage": None,
-                        "backlog": {"enabled": True, "selector": {"agent": "busy"}, "target": 8},
-                        "behavior": {"scaleUp": {"stabilizationWindowSeconds": 0, "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}]},
-                                     "scaleDown": {"stabilizationWindowSeconds": 5, "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}]}}}},
+    agent = Agent(
+        cluster, gateway, module_scratch, {
+            "container": {"backendServiceUrl": gateway.service, "opsRunnerThreadCount": str(SLOTS)}, "autoscaling": {
+                "enabled": True, "minReplicas": 1, "maxReplicas": 4, "targetCPUUtilizationPercentage": None,
+                "backlog": {"enabled": True, "selector": {"agent": "busy"}, "target": 8}, "behavior": {
+                    "scaleUp": {"stabilizationWindowSeconds": 0, "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}]},
+                    "scaleDown": {
+                        "stabilizationWindowSeconds": 5, "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}]}}}},
         files={"busy-db.json": postgres.credentials()}, key=key)
     agent.postgres = postgres
     yield agent
@@ -44,10 +46,13 @@ def serve_metrics(cluster, gateway, home):
     certs = cluster.home / "pki"
     pki.issue(certs, "external-metrics", "/CN=external-metrics", "serverAuth", "DNS:external-metrics.kube-system.svc")
     config = home / "adapter.json"
-    config.write_text(json.dumps({"listen": [kube.CONTROL, PORT], "cert": str(certs / "external-metrics.crt"), "key": str(certs / "external-metrics.key"),
-                                  "client_ca": str(certs / "ca.crt"), "gateway": gateway.url, "token": gateway.token}))
+    config.write_text(json.dumps({
+        "listen": [kube.CONTROL, PORT], "cert": str(certs / "external-metrics.crt"), "key": str(certs / "external-metrics.key"),
+        "client_ca": str(certs / "ca.crt"), "gateway": gateway.url, "token": gateway.token}))
     cluster.control.spawn("external-metrics", sys.executable, adapter.__file__, config)
-    cluster.apply(external_service("external-metrics", "kube-system", kube.CONTROL, PORT, 443) + adapter.registration((certs / "ca.crt").read_bytes(), "kube-system", "external-metrics"))
+    cluster.apply(
+        external_service("external-metrics", "kube-system", kube.CONTROL, PORT, 443) +
+        adapter.registration((certs / "ca.crt").read_bytes(), "kube-system", "external-metrics"))
     cluster.kubectl("wait", "--for=condition=Available", "apiservice/v1beta1.external.metrics.k8s.io", "--timeout=60s")
 
 
@@ -60,7 +65,9 @@ def test_out_and_in_again(cluster, site):
     gateway = site.gateway
     site.postgres.sql("CREATE TABLE done (n int PRIMARY KEY, at timestamptz DEFAULT clock_timestamp())")
     assert replicas(site) == 1
-    ops = [gateway.submit("query", {"sql": "INSERT INTO done SELECT $1::int FROM pg_sleep(3)", "params": [str(n)], "mode": "write"}, integration="busy-db") for n in range(OPERATIONS)]
+    ops = [
+        gateway.submit("query", {"sql": "INSERT INTO done SELECT $1::int FROM pg_sleep(3)", "params": [str(n)], "mode": "write"},
+                       integration="busy-db") for n in range(OPERATIONS)]
     most, end = 1, time.monotonic() + 240
     while time.monotonic() < end:  # watch it grow while the work is done
         most = max(most, replicas(site))
@@ -69,11 +76,15 @@ def test_out_and_in_again(cluster, site):
         time.sleep(1)
     assert most == 4, cluster.kubectl("describe", "hpa", "-n", site.ns)
     # Long operations run while it shrinks: the pods that go must finish or hand them over.
-    late = [gateway.submit("query", {"sql": "INSERT INTO done SELECT $1::int FROM pg_sleep(20)", "params": [str(OPERATIONS + n)], "mode": "write"}, integration="busy-db") for n in range(6)]
+    late = [
+        gateway.submit("query", {
+            "sql": "INSERT INTO done SELECT $1::int FROM pg_sleep(20)", "params": [str(OPERATIONS + n)], "mode": "write"},
+                       integration="busy-db") for n in range(6)]
     wait_until(lambda: replicas(site) <= 2, 150, "it scales in", every=1)
     for op in ops + late:
         assert gateway.wait(op, timeout=120)["state"] == "succeeded"
     wait_until(lambda: replicas(site) == 1, 150, "one pod is left", every=1)
     assert site.postgres.sql("SELECT count(*), count(DISTINCT n) FROM done") == [[str(OPERATIONS + 6)] * 2]
-    events = cluster.kubectl("get", "events", "-n", site.ns, "--field-selector", "reason=SuccessfulRescale", "-o", "jsonpath={.items[*].message}")
+    events = cluster.kubectl("get", "events", "-n", site.ns, "--field-selector", "reason=SuccessfulRescale", "-o",
+                             "jsonpath={.items[*].message}")
     assert "external metric postern_gateway_outstanding_operations" in events and "below target" in events, events

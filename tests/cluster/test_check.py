@@ -47,7 +47,8 @@ class Wants407(http.server.BaseHTTPRequestHandler):
 
 def in_another_time(gateway, ca):
     """A reverse proxy in front of the gateway whose clock is two hours ahead."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca)))
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}),
+                                         urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca)))
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -61,7 +62,8 @@ def in_another_time(gateway, ca):
             for name, value in r.headers.items():
                 if name.lower() not in ("date", "connection", "content-length", "transfer-encoding"):
                     self.send_header(name, value)
-            self.send_header("Date", email.utils.format_datetime(datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=2), usegmt=True))
+            ahead = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=2)
+            self.send_header("Date", email.utils.format_datetime(ahead, usegmt=True))
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -83,7 +85,8 @@ class Site:
         self.wrong_time = in_another_time(self.gateway.url, ca.cert)
         self.wants_login = on_this_host(Wants407)
         key = self.gateway.agent("checked")
-        self.agent = Agent(cluster, self.gateway, ns, {"replicaCount": 1, "firewallCa": {"cert": ca.cert.read_text()}}, key=key, files={"db.json": {"connect_args": {"host": "db"}}})
+        self.agent = Agent(cluster, self.gateway, ns, {"replicaCount": 1, "firewallCa": {"cert": ca.cert.read_text()}}, key=key,
+                           files={"db.json": {"connect_args": {"host": "db"}}})
         template = cluster.get("deployment", "-n", ns, "postern-agent-deployment")["spec"]["template"]["spec"]
         self.spec = {**template, "restartPolicy": "Never"}
         container = self.spec["containers"][0]
@@ -93,7 +96,9 @@ class Site:
 
     def pod(self, name, change):
         """A copy of the release's pod with a change: a function of (pod spec, container)."""
-        doc = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": self.ns, "labels": {"check": name}}, "spec": copy.deepcopy(self.spec)}
+        doc = {
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": self.ns, "labels": {"check": name}},
+            "spec": copy.deepcopy(self.spec)}
         change(Change(self, doc["spec"]))
         return doc
 
@@ -139,8 +144,10 @@ def read_only_spool(c):
 
 def full_disk(c):
     c.volume("spool", {"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
-    c.spec["initContainers"] = [{"name": "fill", "image": "postern-test/busybox:1", "securityContext": c.container["securityContext"],
-                                 "command": ["sh", "-c", "dd if=/dev/zero of=/spool/other bs=64k || true"], "volumeMounts": [{"name": "spool", "mountPath": "/spool"}]}]
+    c.spec["initContainers"] = [{
+        "name": "fill", "image": "postern-test/busybox:1", "securityContext": c.container["securityContext"],
+        "command": ["sh", "-c", "dd if=/dev/zero of=/spool/other bs=64k || true"],
+        "volumeMounts": [{"name": "spool", "mountPath": "/spool"}]}]
 
 
 def tiny_memory(c):
@@ -148,10 +155,15 @@ def tiny_memory(c):
 
 
 def blocked_egress(c):
-    c.site.cluster.apply({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "only-dns", "namespace": c.site.ns}, "spec": {
-        "podSelector": {"matchLabels": {"check": "blocked-egress"}}, "policyTypes": ["Egress"], "egress": [{"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}]}})
+    c.site.cluster.apply({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "only-dns", "namespace": c.site.ns},
+        "spec": {
+            "podSelector": {"matchLabels": {"check": "blocked-egress"}}, "policyTypes": ["Egress"],
+            "egress": [{"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}]}})
     # A policy counts for a pod a moment after it has an address.
-    c.spec["initContainers"] = [{"name": "wait", "image": "postern-test/busybox:1", "securityContext": c.container["securityContext"], "command": ["sleep", "3"]}]
+    c.spec["initContainers"] = [{
+        "name": "wait", "image": "postern-test/busybox:1", "securityContext": c.container["securityContext"],
+        "command": ["sleep", "3"]}]
 
 
 def wrong_secret(c):
@@ -239,7 +251,9 @@ def pods(site):
 
 def answer(site, name):
     """The exit code and the document of a pod's check."""
-    pod = wait_until(lambda: (p := site.cluster.get("pod", "-n", site.ns, name))["status"]["phase"] in ("Succeeded", "Failed") and p, 120, f"pod {name} ends", every=0.3)
+    pod = wait_until(
+        lambda: (p := site.cluster.get("pod", "-n", site.ns, name))["status"]["phase"] in ("Succeeded", "Failed") and p, 120,
+        f"pod {name} ends", every=0.3)
     out = site.cluster.kubectl("logs", "-n", site.ns, name, "-c", "postern-agent")
     doc = json.loads(out)
     assert {"ok", "version", "checks", "summary"} <= doc.keys()
@@ -272,8 +286,8 @@ def test_broken(site, pods, environment, name, says):
 
 def run_check(site, *argv):
     """deploy/checks/run-check.sh: (exit code, its JSON)."""
-    p = subprocess.run([ROOT / "deploy/checks/run-check.sh", "-o", "json", *argv], env=site.cluster.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=200,
-                       check=False)
+    p = subprocess.run([ROOT / "deploy/checks/run-check.sh", "-o", "json", *argv], env=site.cluster.env, stdin=subprocess.DEVNULL,
+                       capture_output=True, text=True, timeout=200, check=False)
     assert p.stdout, p.stderr
     return p.returncode, json.loads(p.stdout)
 
@@ -296,7 +310,8 @@ def test_run_check_with_a_refused_key(site, scratch, cluster):
     """The pod runs and is not ready: the check inside tells why."""
     key = site.gateway.agent(scratch)
     key.secret = base64.b64encode(b"wrong").decode()
-    agent = Agent(cluster, site.gateway, scratch, {"replicaCount": 1, **{k: site.agent.values[k] for k in ("firewallCa",)}}, key=key, wait=False)
+    values = {"replicaCount": 1, "firewallCa": site.agent.values["firewallCa"]}
+    agent = Agent(cluster, site.gateway, scratch, values, key=key, wait=False)
     wait_until(lambda: any(p["status"]["phase"] == "Running" for p in agent.pods()), 30, "the pod runs")
     code, doc = run_check(site, "--namespace", scratch, "--release", "postern-agent")
     assert code == 1
@@ -307,5 +322,3 @@ def test_run_check_with_a_refused_key(site, scratch, cluster):
 def test_run_check_without_a_release(site):
     code, doc = run_check(site, "--namespace", site.ns, "--release", "nobody")
     assert code == 1 and "nobody" in json.dumps(doc)
-
-

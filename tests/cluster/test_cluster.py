@@ -6,17 +6,21 @@ import pytest
 
 def busybox(name, *command, **spec):
     """A pod that Pod Security `restricted` admits."""
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
-        "restartPolicy": "Never", "automountServiceAccountToken": False, "securityContext": {"runAsNonRoot": True, "runAsUser": 65534, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [{"name": "c", "image": "postern-test/busybox:1", "command": list(command),
-                        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}}], **spec}}
+    return {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
+            "restartPolicy": "Never", "automountServiceAccountToken": False,
+            "securityContext": {"runAsNonRoot": True, "runAsUser": 65534, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{
+                "name": "c", "image": "postern-test/busybox:1", "command": list(command),
+                "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}}], **spec}}
 
 
 def run_pod(cluster, ns, *command, **spec):
     """Run a command in a pod to its end: (exit code, output)."""
     name = "run"
     cluster.apply(busybox(name, *command, **spec), "-n", ns)
-    pod = installed.wait_until(lambda: (p := cluster.get("pod", "-n", ns, name))["status"]["phase"] in ("Succeeded", "Failed") and p, 30, "the pod ends")
+    pod = installed.wait_until(
+        lambda: (p := cluster.get("pod", "-n", ns, name))["status"]["phase"] in ("Succeeded", "Failed") and p, 30, "the pod ends")
     out = cluster.kubectl("logs", "-n", ns, name)
     cluster.kubectl("delete", "pod", "-n", ns, name, "--now")
     return pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"], out
@@ -80,18 +84,23 @@ def test_network_policies_are_enforced(cluster, scratch, postgres):
     cluster.kubectl("wait", "--for=condition=Ready", "pod/client", "-n", scratch, "--timeout=30s")
 
     def reaches(host, port):
-        return cluster.call(cluster.bin / "kubectl", "exec", "-n", scratch, "client", "--", *connect(host, port, 1), check=False).returncode == 0
+        return cluster.call(cluster.bin / "kubectl", "exec", "-n", scratch, "client", "--", *connect(host, port, 1),
+                            check=False).returncode == 0
 
     def only(reachable, **spec):
         """With this policy the client reaches these (server by address, database by name) and not the others."""
         cluster.apply({**policy, "spec": spec}, "-n", scratch)
-        installed.wait_until(lambda: {n for n, a in {"server": (there, 8080), "database": (postgres.host, 5432)}.items() if reaches(*a)} == reachable, 15, f"only {reachable} is reached")
+        both = {"server": (there, 8080), "database": (postgres.host, 5432)}
+        installed.wait_until(lambda: {n for n, a in both.items() if reaches(*a)} == reachable, 15, f"only {reachable} is reached")
 
     only({"server", "database"}, podSelector={}, policyTypes=["Egress"], egress=[{}])
     to_client = {"podSelector": {"matchLabels": {"role": "client"}}, "policyTypes": ["Egress"]}
     only(set(), **to_client)
     dns = {"ports": [{"port": 53, "protocol": "UDP"}]}
-    only({"server"}, **to_client, egress=[dns, {"to": [{"podSelector": {"matchLabels": {"role": "server"}}}], "ports": [{"port": "web"}]}])
+    only({"server"}, **to_client,
+         egress=[dns, {"to": [{"podSelector": {"matchLabels": {"role": "server"}}}], "ports": [{"port": "web"}]}])
     only({"database"}, **to_client, egress=[dns, {"to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": [f"{there}/32"]}}]}])
-    only({"database"}, podSelector={"matchLabels": {"role": "server"}}, ingress=[{"from": [{"namespaceSelector": {"matchLabels": {"no": "such"}}}]}])
-    only({"server", "database"}, podSelector={"matchLabels": {"role": "server"}}, ingress=[{"from": [{"namespaceSelector": {}}], "ports": [{"port": "web"}]}])
+    only({"database"}, podSelector={"matchLabels": {"role": "server"}},
+         ingress=[{"from": [{"namespaceSelector": {"matchLabels": {"no": "such"}}}]}])
+    only({"server", "database"}, podSelector={"matchLabels": {"role": "server"}},
+         ingress=[{"from": [{"namespaceSelector": {}}], "ports": [{"port": "web"}]}])

@@ -15,9 +15,7 @@ import time
 
 import pytest
 
-import installed
-from installed import ROOT, Agent, Gateway, Postgres, ready, wait_until
-from test_pods import process
+from installed import ROOT, Agent, Gateway, Postgres, process, ready, wait_until
 
 sys.path.insert(0, str(ROOT / "tests/chaos"))
 import checker  # noqa: E402
@@ -35,18 +33,23 @@ class Site:
     def __init__(self, cluster, ns, home):
         self.cluster = cluster
         # Both stay on node1, so that node2 can be drained.  Leases are short, so that what is cut off starts again soon.
-        self.gateway = Gateway(cluster, f"{ns}-gw", home, {"nodeSelector": {"kubernetes.io/hostname": "node1"}, "container": {"lease": "10s"}})
+        self.gateway = Gateway(cluster, f"{ns}-gw", home,
+                               {"nodeSelector": {"kubernetes.io/hostname": "node1"}, "container": {"lease": "10s"}})
         self.postgres = Postgres(cluster, f"{ns}-db")
         self.postgres.sql(SCHEMA)
         key = self.gateway.agent("site")
         self.gateway.make_integration("site-db", key)
-        self.agent = Agent(cluster, self.gateway, ns, {"replicaCount": 3, "container": {
-            "backendServiceUrl": self.gateway.service, "resources": {"requests": {"memory": "64Mi"}, "limits": {"memory": str(LIMIT)}}}},
+        self.agent = Agent(
+            cluster, self.gateway, ns, {
+                "replicaCount": 3, "container": {
+                    "backendServiceUrl": self.gateway.service, "resources": {
+                        "requests": {"memory": "64Mi"}, "limits": {"memory": str(LIMIT)}}}},
             files={"site-db.json": self.postgres.credentials()}, key=key)
 
     def ready_pods(self, n=3):
         """Wait for so many; those that run then."""
-        return wait_until(lambda: len(found := [p for p in self.agent.pods() if ready(p)]) >= n and found, 120, f"{n} pods are Ready")
+        return wait_until(lambda: len(found := [p for p in self.agent.pods() if ready(p)]) >= n and found, 120,
+                          f"{n} pods are Ready")
 
 
 class Load:
@@ -64,7 +67,8 @@ class Load:
 
     def __enter__(self):
         async def start():
-            self.work = Workload(self.history, self.address, self.site.gateway.token, ["site-db"], self.name, kinds=ROLLING, users=60, rate=40)
+            self.work = Workload(self.history, self.address, self.site.gateway.token, ["site-db"], self.name, kinds=ROLLING,
+                                 users=60, rate=40)
             self.work.start()
 
         self.thread.start()
@@ -94,7 +98,8 @@ class Load:
         effects = {}
         for key, attempt in self.site.postgres.sql("SELECT key, attempt FROM effects ORDER BY at"):
             effects.setdefault(key, []).append(int(attempt))
-        report.add_effects(self.history, {k: v for k, v in effects.items() if k in self.work.keys}, self.work.keys, self.work.kinds)
+        ours = {k: v for k, v in effects.items() if k in self.work.keys}
+        report.add_effects(self.history, ours, self.work.keys, self.work.kinds)
         self.history.close()
         assert checker.check(self.history.events) == []
         summary = checker.summary(self.history.events)

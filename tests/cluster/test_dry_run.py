@@ -32,7 +32,9 @@ def test_there_are_enough_sets():
     agents = [s for s in SETS if s.chart == "postern-agent"]
     kinds = {o["kind"] for s in SETS for o in charts.objects(s)}
     assert len(agents) >= 20
-    assert {"ExternalSecret", "SecretStore", "ServiceMonitor", "PrometheusRule", "ScaledObject", "HorizontalPodAutoscaler", "NetworkPolicy", "PodDisruptionBudget", "StatefulSet"} <= kinds
+    assert {
+        "ExternalSecret", "SecretStore", "ServiceMonitor", "PrometheusRule", "ScaledObject", "HorizontalPodAutoscaler",
+        "NetworkPolicy", "PodDisruptionBudget", "StatefulSet"} <= kinds
 
 
 @pytest.mark.parametrize("value_set", SETS, ids=str)
@@ -51,7 +53,8 @@ def test_the_api_server_takes_it(cluster, admitted, value_set):
             o["data"] = {k: "UkFORE9N" if v == "RANDOM" else v for k, v in o["data"].items()}
         docs.append(o)
     text = "\n---\n".join(map(json.dumps, docs))
-    p = cluster.call(cluster.bin / "kubectl", "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", input=text, check=False)
+    p = cluster.call(cluster.bin / "kubectl", "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-",
+                     input=text, check=False)
     assert p.returncode == 0, p.stderr
     assert "Warning" not in p.stderr, p.stderr
     assert p.stdout.count("(server dry run)") == len(docs)
@@ -70,7 +73,10 @@ def test_pod_security_admits_its_pods(cluster, admitted, value_set):
                 spec.setdefault("volumes", []).append({"name": claim["metadata"]["name"], "emptyDir": {}})
             spec.pop("serviceAccountName", None)
             spec.pop("priorityClassName", None)
-            made.append({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"{o['kind'].lower()}-{len(made)}", "namespace": admitted, "labels": labels}, "spec": spec})
+            made.append({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": f"{o['kind'].lower()}-{len(made)}", "namespace": admitted, "labels": labels}, "spec": spec})
     assert made
-    p = cluster.call(cluster.bin / "kubectl", "create", "--dry-run=server", "-f", "-", input="\n---\n".join(map(json.dumps, made)), check=False)
+    p = cluster.call(cluster.bin / "kubectl", "create", "--dry-run=server", "-f", "-",
+                     input="\n---\n".join(map(json.dumps, made)), check=False)
     assert p.returncode == 0 and "violates" not in p.stderr, p.stderr

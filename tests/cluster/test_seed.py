@@ -24,8 +24,8 @@ class Walk:
 
     def sh(self, script):
         """Commands as a person types them; their output."""
-        p = subprocess.run(["bash", "-euo", "pipefail", "-c", textwrap.dedent(script)], cwd=self.folder, env=self.cluster.env, stdin=subprocess.DEVNULL,
-                           capture_output=True, text=True, timeout=180, check=False)
+        p = subprocess.run(["bash", "-euo", "pipefail", "-c", textwrap.dedent(script)], cwd=self.folder, env=self.cluster.env,
+                           stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180, check=False)
         assert p.returncode == 0, f"{script}\nexit code {p.returncode}\n{p.stdout}{p.stderr}\n{installed.describe(self.cluster, 'postern-agent')}"
         return p.stdout
 
@@ -100,6 +100,9 @@ def test_verify(walk):
         kubectl exec -n postern-agent deploy/postern-agent-deployment -- \\
           postern check reachability""")
     assert '"ok": true' in out
+    doc = json.loads(walk.sh("kubectl exec -n postern-agent deploy/postern-agent-deployment -- postern check -o json"))
+    status = {c["name"]: c["status"] for c in doc["checks"]}
+    assert doc["ok"] and status["storage"] == status["token"] == status["agent"] == "PASS", doc
 
 
 def test_the_image_has_no_shell(walk):
@@ -126,17 +129,21 @@ def test_integration_credentials(walk):
     ctl = [ROOT / "build/src/cmd/postern", "ctl"]
     walk.write("api-token", walk.gateway.token)
     (walk.folder / "api-token").chmod(0o600)
-    env = {"POSTERN_GATEWAY_URL": walk.gateway.url, "POSTERN_API_TOKEN_FILE": walk.folder / "api-token", "HOME": walk.folder, "PATH": "/usr/bin:/bin"}
+    env = {
+        "POSTERN_GATEWAY_URL": walk.gateway.url, "POSTERN_API_TOKEN_FILE": walk.folder / "api-token", "HOME": walk.folder,
+        "PATH": "/usr/bin:/bin"}
 
     def client(*argv):
-        p = subprocess.run([*ctl, *argv], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90, check=False)
+        p = subprocess.run([*ctl, *argv], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90,
+                           check=False)
         assert p.returncode == 0, p.stdout + p.stderr
         return p.stdout
 
-    client("integrations", "add-self-hosted-credentials-v2", "--connection-type", "postgres", "--self-hosted-credentials-type", "FILE",
-           "--file-path", "/etc/secrets/integrations/sales.json", "--name", "walk-sales", "--agent", walk.agent.agent)
+    client("integrations", "add-self-hosted-credentials-v2", "--connection-type", "postgres", "--self-hosted-credentials-type",
+           "FILE", "--file-path", "/etc/secrets/integrations/sales.json", "--name", "walk-sales", "--agent", walk.agent.agent)
     walk.postgres.sql("CREATE TABLE orders (id int, total numeric); INSERT INTO orders VALUES (1, 9.50), (2, 12.00)")
-    out = client("operations", "run", "--type", "query", "--integration", "walk-sales", "--input", json.dumps({"sql": "SELECT id, total FROM orders ORDER BY id"}), "--wait")
+    out = client("operations", "run", "--type", "query", "--integration", "walk-sales", "--input",
+                 json.dumps({"sql": "SELECT id, total FROM orders ORDER BY id"}), "--wait")
     assert "9.50" in out and "12.00" in out, out
 
 
@@ -158,7 +165,9 @@ def test_scale(walk):
     walk.write("values.yaml", values)
     walk.helm()
     walk.deployed()
-    doc = wait_until(lambda: (d := walk.gateway.api("GET", f"/agents/{walk.agent.agent}"))["instances"] and len(d["instances"]) == 3 and d, 60, "three instances")
+    doc = wait_until(
+        lambda: (d := walk.gateway.api("GET", f"/agents/{walk.agent.agent}"))["instances"] and len(d["instances"]) == 3 and d, 60,
+        "three instances")
     assert {i["slots"] for i in doc["instances"]} == {36}
 
 
