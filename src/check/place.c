@@ -2,7 +2,7 @@
 #include "base/clock.h"
 #include "check/ask.h"
 #include "check/check_int.h"
-#include "check/limits.h"
+#include "os/cgroup.h"
 #include "os/file.h"
 #include <arpa/inet.h>
 #include <fcntl.h>
