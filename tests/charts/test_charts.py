@@ -93,6 +93,7 @@ def test_refused(refusal):
     assert said is not None, "these values are taken"
     for text in [refusal["says"]] if isinstance(refusal["says"], str) else refusal["says"]:
         assert text in said, said
+    assert "hunter2" not in said, "a secret is shown"
 
 
 def test_golden(value_set, request):

@@ -61,6 +61,8 @@ def test_notes_say_what_comes_next(tmp_path):
     assert "kubectl exec -n postern-agent deploy/postern-agent-deployment -- postern check reachability" in notes
     assert "kubectl logs -n postern-agent -l app=postern-agent" in notes
     assert "postern ctl agents enable" in notes
+    # not helm test --logs: Helm would look for the pod in the release's namespace, and this one is in another
+    assert "--logs" not in notes and "kubectl logs -n postern-agent postern-agent-check\n" in notes
     assert "takes at most 300 s; Kubernetes waits 315 s" in notes
 
 

@@ -97,6 +97,8 @@ def test_bad_values_do_not_end_it(place):
     a = place.check(POSTERN_SLOTS="many", POSTERN_STOP_ACTION="jump", POSTERN_BLOCKED_CIDRS="10.0.0.0/99")
     text = a.fails("environment")
     assert "'many' is not a number" in text and "'jump' is not one of" in text and "10.0.0.0/8" in text
+    hinted = place.check("--only", "environment", POSTERN_GATEWAY_URL="gateway.example.com", POSTERN_SLOTS="many").checks["environment"]
+    assert "such as https:// (it looks like https://" in hinted["detail"] and hinted["fix"].startswith("Correct these;")
     a.passes("gateway")
     a.passes("token")
 
@@ -370,6 +372,7 @@ def test_clock(stack, offset, status, words):
 def test_token(place, gateway):
     gone = place.home / "gone.json"
     assert "mount the agent's key" in place.check(POSTERN_TOKEN_FILE=gone).fails("token").lower()
+    assert "it is a folder" in place.check(POSTERN_TOKEN_FILE=place.home).fails("token").lower()
     write_private(gone, '{"key_id": "<key id>", "key_secret": "x"}')
     assert "placeholder" in place.check(POSTERN_TOKEN_FILE=gone).fails("token")
     gone.write_text("{")
@@ -449,7 +452,8 @@ def test_agent_that_does_not_answer(place):
 
 def test_agent_that_is_not_ready(place, stack, gateway):
     agent = stack.agent(gateway, key=place.key, linked=False, gateway_url=f"https://127.0.0.1:{free_port()}")
-    assert "is not ready: the link is down" in place.check(POSTERN_LISTEN=f"127.0.0.1:{agent.port}").fails("agent")
+    a = place.check(POSTERN_LISTEN=f"127.0.0.1:{agent.port}")
+    assert "is not ready: the link is down" in a.fails("agent") and a.checks["agent"]["fix"].startswith("Does it run there")
 
 
 # --- bounds
