@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 
-enum { MAX_LOOKUPS = 128, LOOKUP_STACK = 256 * 1024 };
+enum { MAX_LOOKUPS = 128, LOOKUP_STACK = 256 * 1024, AGAIN_MOST = 3, AGAIN_MS = 200 };
 
 /* Shared by the caller and the lookup's thread; the one that leaves last frees it. */
 struct lookup {
@@ -45,7 +45,12 @@ static void *lookup_main(void *arg)
 	struct lookup *l = arg;
 	uint64_t one = 1;
 
-	l->rc = l->fn(l->host, l->port, &l->hints, &l->found);
+	/* "Temporary failure": in a pod that has just started, and where packets are lost, the next try is answered. */
+	for (unsigned i = 0; (l->rc = l->fn(l->host, l->port, &l->hints, &l->found)) == EAI_AGAIN && i < AGAIN_MOST; i++) {
+		(void)poll(NULL, 0, AGAIN_MS << i);
+		if (atomic_load(&l->refs) < 2)
+			break; /* nobody waits any more */
+	}
 	l->sys = errno;
 	atomic_store(&l->done, true);
 	while (write(l->done_fd, &one, sizeof(one)) < 0 && errno == EINTR)

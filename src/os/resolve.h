@@ -7,7 +7,7 @@
 #include <netinet/in.h>
 
 /* Addresses of host (name or address) in the system's order of preference, for TCP; the first has ai_canonname.
- * family: AF_UNSPEC, AF_INET or AF_INET6.  Caller frees *ret.  HOST_UNKNOWN, TIMEOUT, CANCELLED, DEADLINE, LIMIT (too many
+ * family: AF_UNSPEC, AF_INET or AF_INET6.  A temporary failure (EAI_AGAIN) is tried again up to three times within 1.4 s.  Caller frees *ret.  HOST_UNKNOWN, TIMEOUT, CANCELLED, DEADLINE, LIMIT (too many
  * lookups hang). */
 int pt_resolve(const char *host, unsigned port, int family, int timeout_ms, const struct pt_cancel *cancel, struct addrinfo **ret,
 	       struct pt_err *err) PT_MUSTCHECK;

@@ -217,6 +217,13 @@ static int lookup(const char *host, const char *port, const struct addrinfo *hin
 	return list ? 0 : EAI_NONAME;
 }
 
+/* The name service has temporary failures before it answers. */
+static int failures, asked;
+static int shaky_lookup(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **ret)
+{
+	return asked++ < failures ? EAI_AGAIN : lookup(host, port, hints, ret);
+}
+
 static sem_t hang;
 static int hanging_lookup(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **ret)
 {
@@ -251,6 +258,16 @@ static void names(void)
 	ok(!op_is(&r, "ok") && op_doc(&r, "ok"), "not ok");
 	is_str(op_str(&r, "error.code"), "host_unknown", "and why");
 	ok(json_array_size(op_doc(&r, "addresses")) == 0, "no addresses");
+
+	pt_resolve_inject(shaky_lookup);
+	failures = 2;
+	is_int(op_do(&r, "network.dns", "{\"name\":\"db\"}", &err), 0, "temporary failures");
+	ok(op_is(&r, "ok") && asked == 3, "are tried again");
+	failures = 100;
+	asked = 0;
+	is_int(op_do(&r, "network.dns", "{\"name\":\"db\"}", &err), 0, "but not for ever");
+	is_str(op_str(&r, "error.code"), "host_unknown", "an error");
+	is_int(asked, 4, "after four tries");
 
 	sem_init(&hang, 0, 0);
 	pt_resolve_inject(hanging_lookup);
