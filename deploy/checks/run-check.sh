@@ -58,8 +58,12 @@ while [ $# -gt 0 ]; do
 	esac
 	shift 2
 done
-[ -n "$namespace" ] || usage_error "--namespace is missing"
-[ -n "$release" ] || usage_error "--release is missing"
+case ${namespace:+n}${release:+r} in
+nr) ;;
+n) usage_error "--release is missing" ;;
+r) usage_error "--namespace is missing" ;;
+*) usage_error "--namespace and --release are missing" ;;
+esac
 case $output in text | json) ;; *) usage_error "--output is text or json, not '$output'" ;; esac
 
 work=$(mktemp -d) || exit 1
@@ -88,14 +92,14 @@ say()
 	printf '%s\t%s\t%s\t%s\n' "$1" "$2" "$(printf %s "$3" | tr '\t\n\r' '   ')" "$(printf %s "${4-}" | tr '\t\n\r' '   ')" >>"$results"
 }
 
-# What kubectl's words on standard error are about.
+# What kubectl's words on standard error are about.  Without any configuration kubectl asks localhost:8080, where nothing is.
 kind_of_error()
 {
 	case $(cat "$work/error") in
 	*Forbidden* | *forbidden*) echo forbidden ;;
 	*Unauthorized* | *"must be logged in"* | *"provide credentials"* | *"getting credentials"* | *"asked for the client to provide"* | *"token has expired"*) echo auth ;;
 	*NotFound* | *"not found"* | *"doesn't have a resource type"*) echo absent ;;
-	*"does not exist"* | *"no such file"* | *"invalid configuration"* | *"error loading config"*) echo config ;;
+	*"localhost:8080"* | *"does not exist"* | *"no such file"* | *"invalid configuration"* | *"error loading config"*) echo config ;;
 	*) echo connection ;;
 	esac
 }

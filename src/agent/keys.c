@@ -83,6 +83,9 @@ static int load(struct pt_keys *k, struct pt_err *err)
 	rc = pt_file_read(k->path, &b, err);
 	if (rc < 0) {
 		(void)pt_err_wrap(err, rc, "token file");
+		if (S_ISDIR(k->seen.st_mode))
+			return pt_hint(
+				err, "it is a folder: name the file in it; docker makes one when the file to mount is not there");
 		(void)pt_hint(err, rc == PT_E_NOT_FOUND ? "mount the agent's key there, or set --token-file to where it is"
 							: "the agent's user must be able to read it");
 		return rc;

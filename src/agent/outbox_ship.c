@@ -114,12 +114,11 @@ static enum verdict judge(const struct pt_http_call *c, const struct pt_buf *out
 	return v;
 }
 
-/* A pause that ends early with the stop, with the drain, and (by_link) when the link comes up. */
-static void pause_ms(struct pt_ship *s, int64_t ms, bool by_link)
+/* A pause that ends early with the stop, with the drain when was_draining was read before it, and (by_link) when the link comes up. */
+static void pause_ms(struct pt_ship *s, int64_t ms, bool by_link, bool was_draining)
 {
 	struct pt_link *l = &s->agent->link;
 	int64_t until = pt_mono_ms() + ms;
-	bool was_draining = s->draining;
 	unsigned ups;
 
 	pthread_mutex_lock(&l->lock);
@@ -142,6 +141,7 @@ static void end_pauses(struct pt_ship *s)
 static void ship(struct pt_ship *s, struct pt_http_client **client, struct pt_outbox_batch *b, size_t *max_lines,
 		 struct pt_backoff *backoff)
 {
+	bool draining = s->draining;
 	pt_auto_buf out = PT_BUF_INIT(64 * 1024);
 	struct pt_http_call c = { .retry_after_ms = -1 };
 	enum verdict v = AGAIN;
@@ -166,7 +166,7 @@ static void ship(struct pt_ship *s, struct pt_http_client **client, struct pt_ou
 	pt_http_client_free(*client);
 	*client = NULL;
 	s->failures++;
-	pause_ms(s, pt_backoff_fail(backoff, c.retry_after_ms > 0 ? c.retry_after_ms : 20), true);
+	pause_ms(s, pt_backoff_fail(backoff, c.retry_after_ms > 0 ? c.retry_after_ms : 20), true, draining);
 }
 
 static bool many(struct pt_outbox *o)
@@ -198,14 +198,14 @@ static void *shipper_thread(void *arg)
 			continue;
 		}
 		if (!s->draining && !many(s->outbox))
-			pause_ms(s, LINGER_MS, false);
+			pause_ms(s, LINGER_MS, false, false);
 		rc = pt_outbox_peek(s->outbox, max_lines, &b, &err);
 		if (rc == 1 && !stopped(s)) {
 			ship(s, &client, &b, &max_lines, &backoff);
 			used = pt_mono_ms();
 		} else if (rc < 0) {
 			pt_log_err(PT_LOG_ERROR, "log lines in the outbox cannot be read", &err);
-			pause_ms(s, IDLE_MS, false);
+			pause_ms(s, IDLE_MS, false, s->draining);
 		}
 		if (b.lines.cap > BODY_MAX / 4) { /* a backlog is over: do not keep what it needed */
 			pt_buf_release(&b.lines);

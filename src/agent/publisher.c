@@ -125,13 +125,12 @@ static int64_t longest_pause(const struct pt_agent *a)
 }
 
 /* A pause that the stop ends, and its beginning, and the link when it comes up, also when that was while the call still failed: ups
- * was read before it. */
-static void pause_ms(struct pt_publisher *p, int64_t ms, unsigned ups)
+ * and draining were read before it. */
+static void pause_ms(struct pt_publisher *p, int64_t ms, unsigned ups, bool draining)
 {
 	struct pt_agent *a = p->agent;
 	struct pt_link *l = &a->link;
 	int64_t until = pt_mono_ms() + ms;
-	bool draining = a->draining;
 	struct pt_err err;
 
 	pt_beat_within(&p->beat, ms + PT_BEAT_MS);
@@ -384,11 +383,13 @@ static void *publisher_thread(void *arg)
 		struct pt_spool_entry e;
 		unsigned ups;
 		int64_t wait = 0;
+		bool draining;
 		int rc;
 
 		pt_beat_within(&p->beat, TAKE_MS + PT_BEAT_MS);
 		rc = pt_spool_take(a->spool, &e, TAKE_MS, &err);
 		ups = link_ups(a);
+		draining = a->draining;
 		backoff.cap_ms = longest_pause(a);
 		if (rc == 1) {
 			wait = pt_cancel_check(&a->publish_stop, &err) == 0 ? deliver_some(p, &client, &e, &backoff)
@@ -402,7 +403,7 @@ static void *publisher_thread(void *arg)
 			client = NULL;
 		}
 		if (wait)
-			pause_ms(p, wait, ups);
+			pause_ms(p, wait, ups, draining);
 	}
 	pt_beat_within(&p->beat, INT32_MAX);
 	return NULL;

@@ -46,7 +46,7 @@ static void head(struct pt_exposition *x, const char *suffix, const char *const 
 
 static void number(struct pt_buf *b, double v)
 {
-	if (v == (double)(int64_t)v && fabs(v) < 1e15)
+	if (fabs(v) < 1e15 && v == (double)(int64_t)v) /* NaN and infinity are not below it */
 		pt_buf_i64(b, (int64_t)v);
 	else
 		pt_buf_fmt(b, "%.15g", v);

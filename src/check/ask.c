@@ -45,6 +45,9 @@ int pt_ask(const char *listen, const char *method, const char *path, int timeout
 	rc = pt_http_do(client, &call, err);
 	if (rc == PT_E_CONNECT)
 		(void)pt_hint(err, "no agent listens there: does it run, and with the same --listen (POSTERN_LISTEN)?");
+	else if (rc == PT_E_TIMEOUT)
+		(void)pt_hint(
+			err, "something listens there and does not answer: an agent that hangs or is paused, or another program");
 	if (rc == 0)
 		*ret_status = call.status;
 	return rc;

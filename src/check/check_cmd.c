@@ -252,6 +252,8 @@ static int check_main(const struct pt_command *cmd, int argc, char **argv, struc
 	end = pt_mono_ms() + conf.timeout_ms;
 	for (size_t i = 0; i < PT_COUNT(pt_check_types); i++)
 		c->to_come |= (unsigned)chosen(&conf, pt_check_types[i].name) << i;
+	if (!c->to_come)
+		return pt_fail(err, PT_E_INVALID, "--only and --skip leave no check to run");
 	for (size_t i = 0; i < PT_COUNT(pt_check_types); i++) {
 		if (!(c->to_come >> i & 1))
 			continue;

@@ -2,7 +2,7 @@
 #include "base/clock.h"
 #include "check/ask.h"
 #include "check/check_int.h"
-#include "check/limits.h"
+#include "os/cgroup.h"
 #include "os/file.h"
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -281,6 +281,17 @@ static void is_free(const char *listen_at, struct pt_check_result *r)
 	pt_closep(&fd);
 }
 
+static void not_ready(struct pt_check_result *r, const char *reason, const char *hint)
+{
+	struct pt_err err;
+
+	(void)pt_fail(&err, PT_E_UNAVAILABLE, "the agent that runs here is not ready: %s",
+		      reason ? reason : "it gives no reason");
+	if (hint)
+		(void)pt_hint(&err, "%s", hint);
+	pt_check_fail_err(r, &err, "Its log says why.");
+}
+
 void pt_check_agent(struct pt_check_ctx *c, struct pt_check_result *r)
 {
 	pt_auto_buf body = PT_BUF_INIT(64 * 1024);
@@ -307,6 +318,11 @@ void pt_check_agent(struct pt_check_ctx *c, struct pt_check_result *r)
 		pt_check_fail_err(r, &err, "Write --listen as ADDRESS:PORT.");
 		return;
 	}
+	if (rc == PT_E_TIMEOUT) {
+		pt_check_fail(r, "See its log; an agent that hangs is restarted by its liveness probe.",
+			      "there is no answer from what listens at %s: an agent that hangs, or something else", at);
+		return;
+	}
 	if (rc == 0 && pt_json_parse(body.p, body.len, &j, &err) < 0)
 		j = NULL;
 	ok = json_object_get(j, "ok");
@@ -316,8 +332,6 @@ void pt_check_agent(struct pt_check_ctx *c, struct pt_check_result *r)
 	else if (json_is_true(ok))
 		pt_check_note(r, "the agent that runs here is ready");
 	else
-		pt_check_fail(r, json_string_value(json_object_get(j, "hint")), "the agent that runs here is not ready: %s",
-			      json_string_value(json_object_get(j, "reason")) ? json_string_value(json_object_get(j, "reason"))
-									      : "");
+		not_ready(r, json_string_value(json_object_get(j, "reason")), json_string_value(json_object_get(j, "hint")));
 	json_decref(j);
 }

@@ -14,17 +14,28 @@ static const struct {
 
 /* --- what checks say --- */
 
+/* One line, whatever servers and files put into it: nothing that a terminal obeys. */
+static void add_line(struct pt_buf *b, const char *between, const char *text)
+{
+	size_t at = b->len;
+
+	pt_buf_fmt(b, "%s%s", at ? between : "", text);
+	for (; at < b->len; at++) {
+		unsigned char c = (unsigned char)b->p[at], next = (unsigned char)b->p[at + 1];
+
+		if (c == 0xc2 && next >= 0x80 && next < 0xa0) /* U+0080 to U+009F in UTF-8 */
+			b->p[at] = b->p[at + 1] = ' ';
+		else if (c < ' ' || c == 0x7f)
+			b->p[at] = ' ';
+	}
+}
+
 static void add(struct pt_buf *b, const char *between, const char *fmt, va_list ap)
 {
 	char text[1024];
-	int n = vsnprintf(text, sizeof(text), fmt, ap);
 
-	if (n < 0)
-		return;
-	for (char *p = text; *p; p++) /* one line */
-		if ((unsigned char)*p < ' ')
-			*p = ' ';
-	pt_buf_fmt(b, "%s%s", b->len ? between : "", text);
+	if (vsnprintf(text, sizeof(text), fmt, ap) >= 0)
+		add_line(b, between, text);
 }
 
 static void worse(struct pt_check_result *r, enum pt_check_status s)
@@ -37,7 +48,7 @@ static void problem(struct pt_check_result *r, const char *fix, const char *fmt,
 {
 	add(&r->problems, "; ", fmt, ap);
 	if (fix && *fix && !strstr(r->fix.p, fix))
-		pt_buf_fmt(&r->fix, "%s%s", r->fix.len ? " " : "", fix);
+		add_line(&r->fix, " ", fix);
 }
 
 void pt_check_note(struct pt_check_result *r, const char *fmt, ...)

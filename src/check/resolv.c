@@ -93,7 +93,7 @@ void pt_resolv_ask(const struct pt_resolv *r, const char *name, int timeout_ms,
 	unsigned char question[512], answer[512];
 	size_t n = pt_resolv_question(name, (unsigned short)pt_mono_ns(), question);
 	struct pollfd fds[PT_RESOLV_SERVERS];
-	int64_t end = pt_mono_ms() + timeout_ms;
+	int64_t end = pt_mono_ms() + timeout_ms, left;
 	unsigned open = 0;
 
 	for (unsigned i = 0; i < r->n_servers; i++) {
@@ -101,7 +101,7 @@ void pt_resolv_ask(const struct pt_resolv *r, const char *name, int timeout_ms,
 		ret[i] = fds[i].fd < 0 ? PT_RESOLV_REFUSED : PT_RESOLV_SILENT;
 		open += fds[i].fd >= 0;
 	}
-	while (open && pt_mono_ms() < end && poll(fds, r->n_servers, (int)(end - pt_mono_ms())) > 0)
+	while (open && (left = end - pt_mono_ms()) > 0 && poll(fds, r->n_servers, (int)left) > 0)
 		for (unsigned i = 0; i < r->n_servers; i++) {
 			ssize_t got;
 

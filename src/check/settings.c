@@ -24,9 +24,15 @@ void pt_check_environment(struct pt_check_ctx *c, struct pt_check_result *r)
 	struct pt_stop_plan plan;
 	struct pt_err ignored;
 
-	for (size_t i = 0; i < c->mistakes.n; i++)
-		pt_check_fail_err(r, (const struct pt_err *)c->mistakes.items + i,
-				  "Correct it; `postern agent --help` lists the settings.");
+	for (size_t i = 0; i < c->mistakes.n; i++) {
+		const struct pt_err *e = (const struct pt_err *)c->mistakes.items + i;
+
+		if (c->mistakes.n == 1)
+			pt_check_fail_err(r, e, "Correct it; `postern agent --help` lists the settings.");
+		else /* each hint beside its mistake: in a row of fixes nobody knows what each is about */
+			pt_check_fail(r, "Correct these; `postern agent --help` lists the settings.", "%s%s%s%s", e->msg,
+				      *e->hint ? " (" : "", e->hint, *e->hint ? ")" : "");
+	}
 	proxy_variables(r);
 	if (c->mistakes.n)
 		return;

@@ -1,5 +1,8 @@
 /* storage: does the object storage that the settings name work from here? */
+#include "base/clock.h"
 #include "check/check_int.h"
+
+enum { LIMIT_MS = 25000 }; /* below that of the check: the step that hangs is named, and the object removed */
 
 void pt_check_storage(struct pt_check_ctx *c, struct pt_check_result *r)
 {
@@ -8,6 +11,7 @@ void pt_check_storage(struct pt_check_ctx *c, struct pt_check_result *r)
 	pt_auto_buf at = PT_BUF_INIT(2048);
 	struct pt_store_probe p = { .key = "" };
 	struct pt_err err = { 0 };
+	struct pt_cancel limit;
 	int64_t us = 0;
 	int rc;
 
@@ -20,7 +24,12 @@ void pt_check_storage(struct pt_check_ctx *c, struct pt_check_result *r)
 		return;
 	}
 	pt_store_address(conf, &at);
-	rc = pt_store_probe(conf, &http, NULL, &p, &err);
+	rc = pt_cancel_init(&limit, &err);
+	if (rc == 0) {
+		limit.deadline_ms = pt_mono_ms() + LIMIT_MS;
+		rc = pt_store_probe(conf, &http, &limit, &p, &err);
+		pt_cancel_release(&limit);
+	}
 	if (rc < 0) {
 		/* a store that is away stops no agent, but what is set is meant to be used */
 		pt_check_fail_err(r, &err, "docs/storage.md tells what each kind of storage needs.");

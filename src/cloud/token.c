@@ -8,7 +8,7 @@
 #include <ctype.h>
 #include <stdio.h>
 
-enum { FETCH_MS = 15000, CONNECT_MS = 5000, SECRET_MAX = 16 * 1024, ANSWER_MAX = 64 * 1024 };
+enum { FETCH_MS = 15000, CONNECT_MS = 5000, SECRET_MAX = 16 * 1024, ANSWER_MAX = 64 * 1024, LASTS_MOST_S = 7 * 86400 };
 
 const char *pt_env(const char *name)
 {
@@ -112,16 +112,18 @@ static int token_of(const char *who, const struct pt_buf *answer, struct pt_toke
 {
 	const char *text;
 	json_t *j = NULL;
+	json_int_t lasts;
 	int rc = PT_OK;
 
 	if (pt_json_parse(answer->p, answer->len, &j, NULL) < 0)
 		j = NULL;
 	text = json_string_value(json_object_get(j, "access_token"));
+	lasts = json_integer_value(json_object_get(j, "expires_in"));
 	if (!text || !*text || strpbrk(text, "\r\n")) {
 		rc = pt_fail(err, PT_E_CREDENTIAL, "%s gives no credentials: its answer has no access_token", who);
 	} else {
 		ret->text = strdup(text);
-		ret->expires_at = pt_wall_ms() + 1000 * json_integer_value(json_object_get(j, "expires_in"));
+		ret->expires_at = pt_wall_ms() + 1000 * (lasts < 0 ? 0 : lasts > LASTS_MOST_S ? LASTS_MOST_S : lasts);
 		rc = ret->text ? PT_OK : pt_fail_oom(err);
 	}
 	json_decref(j);

@@ -16,10 +16,9 @@ static int check(const char *path, const char *what, struct pt_err *err)
 
 	if (!pt_disk_space(path, &room, &size) || room >= pt_disk_least(size))
 		return PT_OK; /* what cannot be looked at is the database's to tell */
-	(void)pt_fail(err, PT_E_UNAVAILABLE, "the disk of the gateway's %s is full (%lld of %lld bytes are free)", what,
-		      (long long)room, (long long)size);
-	return pt_hint(err, "give the volume of '%s' more room, or shorten --retention; the gateway is ready again by itself",
-		       path);
+	/* anybody may ask for the readiness: neither path nor sizes, which the metrics have */
+	(void)pt_fail(err, PT_E_UNAVAILABLE, "the disk of the gateway's %s is full", what);
+	return pt_hint(err, "give its volume more room, or shorten --retention; the gateway is ready again by itself");
 }
 
 int pt_disk_check(struct pt_gateway *g, struct pt_err *err)

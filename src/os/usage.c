@@ -1,6 +1,7 @@
 #include "os/usage.h"
 #include "base/clock.h"
 #include "base/metric.h"
+#include "os/cgroup.h"
 #include "os/file.h"
 #include <dirent.h>
 #include <stdio.h>
@@ -73,13 +74,13 @@ void pt_usage_now(struct pt_usage *ret)
 
 /* Where one of the two versions keeps what we want. */
 struct version {
-	const char *prefix; /* of the line in /proc/self/cgroup, before the path */
-	const char *folder; /* below /sys/fs/cgroup */
+	const char *controller; /* in /proc/self/cgroup */
+	const char *folder;     /* below /sys/fs/cgroup */
 	const char *limit, *used, *cache;
 };
 static const struct version versions[] = {
-	{ "0::", "", "memory.max", "memory.current", "inactive_file " },
-	{ "memory:", "/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file " },
+	{ "", "", "memory.max", "memory.current", "inactive_file" },
+	{ "memory", "/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file" },
 };
 
 static bool read_below(struct pt_buf *b, const char *dir, const char *file)
@@ -92,31 +93,19 @@ static bool read_below(struct pt_buf *b, const char *dir, const char *file)
 	return pt_buf_done(&path, &ignored) == 0 && pt_file_read(path.p, b, &ignored) == 0;
 }
 
-/* "max", and what version 1 says for it (the largest multiple of a page), are -1. */
 static int64_t read_number(const char *dir, const char *file)
 {
 	pt_auto_buf b = PT_BUF_INIT(TEXT_MAX);
-	char *end;
-	long long v;
 
-	if (!read_below(&b, dir, file))
-		return -1;
-	v = strtoll(b.p, &end, 10);
-	return end == b.p || v >= INT64_MAX - (1 << 20) ? -1 : v;
+	return read_below(&b, dir, file) ? pt_cgroup_number(b.p) : -1;
 }
 
 /* A number that stands behind its name, at the beginning of a line. */
 static int64_t read_line(const char *dir, const char *file, const char *name)
 {
 	pt_auto_buf b = PT_BUF_INIT(TEXT_MAX);
-	size_t n = strlen(name);
 
-	if (!read_below(&b, dir, file))
-		return -1;
-	for (const char *at = b.p; at; at = strchr(at, '\n') ? strchr(at, '\n') + 1 : NULL)
-		if (strncmp(at, name, n) == 0)
-			return strtoll(at + n, NULL, 10);
-	return -1;
+	return read_below(&b, dir, file) ? pt_cgroup_value(b.p, name) : -1;
 }
 
 /* A limit counts for all below it: the smallest on the way up is ours. */
@@ -127,7 +116,7 @@ static void look_up(const struct version *v, const char *top, char *dir, struct 
 	for (;;) {
 		int64_t limit = read_number(dir, v->limit), used = read_number(dir, v->used), cache, us;
 
-		if (ret->throttled_seconds < 0 && (us = read_line(dir, "cpu.stat", "throttled_usec ")) >= 0)
+		if (ret->throttled_seconds < 0 && (us = read_line(dir, "cpu.stat", "throttled_usec")) >= 0)
 			ret->throttled_seconds = (double)us / 1e6;
 		if (limit >= 0 && used >= 0 && (ret->memory_limit_bytes < 0 || limit < ret->memory_limit_bytes)) {
 			cache = read_line(dir, "memory.stat", v->cache);
@@ -144,29 +133,25 @@ void pt_usage_cgroup(const char *proc, const char *sys, struct pt_usage *ret)
 {
 	pt_auto_buf b = PT_BUF_INIT(TEXT_MAX);
 	struct pt_err ignored;
-	char *rest = NULL;
+	char path[4096];
 
 	ret->memory_bytes = ret->memory_limit_bytes = -1;
 	ret->throttled_seconds = -1;
 	if (pt_file_read(proc, &b, &ignored) < 0)
 		return;
-	for (char *line = strtok_r(b.p, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
-		for (size_t i = 0; i < PT_COUNT(versions); i++) {
-			const struct version *v = &versions[i];
-			pt_auto_buf top = PT_BUF_INIT(4096);
-			pt_auto_buf dir = PT_BUF_INIT(8192);
-			const char *at = strstr(line, v->prefix);
+	for (size_t i = 0; i < PT_COUNT(versions); i++) {
+		const struct version *v = &versions[i];
+		pt_auto_buf top = PT_BUF_INIT(4096);
+		pt_auto_buf dir = PT_BUF_INIT(8192);
 
-			if (!at)
-				continue;
-			at += strlen(v->prefix);
-			pt_buf_fmt(&top, "%s%s", sys, v->folder);
-			/* in a container the path may be the host's, and its files are at the top */
-			pt_buf_fmt(&dir, "%s%s", top.p, strcmp(at, "/") == 0 ? "" : at);
-			if (pt_buf_done(&top, &ignored) < 0 || pt_buf_done(&dir, &ignored) < 0)
-				continue;
+		if (!pt_cgroup_path(b.p, v->controller, path, sizeof(path)))
+			continue;
+		pt_buf_fmt(&top, "%s%s", sys, v->folder);
+		/* in a container the path may be the host's, and its files are at the top */
+		pt_buf_fmt(&dir, "%s%s", top.p, strcmp(path, "/") == 0 ? "" : path);
+		if (pt_buf_done(&top, &ignored) == 0 && pt_buf_done(&dir, &ignored) == 0)
 			look_up(v, top.p, dir.p, ret);
-		}
+	}
 }
 
 /* --- as metrics --- */

@@ -84,6 +84,7 @@ static int address(struct azure *a, const struct pt_store_conf *conf, struct pt_
 {
 	char base[400], first[40], path[300];
 	struct pt_url u;
+	size_t n;
 	int rc;
 
 	if (!pt_store_has(conf->endpoint)) {
@@ -95,7 +96,8 @@ static int address(struct azure *a, const struct pt_store_conf *conf, struct pt_
 		return rc;
 	snprintf(first, sizeof(first), "%s.", conf->account);
 	snprintf(path, sizeof(path), "/%s", conf->account);
-	if (strncmp(u.host, first, strlen(first)) == 0 || strncmp(u.path, path, strlen(path)) == 0)
+	n = strlen(path);
+	if (strncmp(u.host, first, strlen(first)) == 0 || (strncmp(u.path, path, n) == 0 && (!u.path[n] || u.path[n] == '/')))
 		return pt_web_init(&a->web, conf->endpoint, conf->bucket, err);
 	snprintf(path, sizeof(path), "%s/%s", conf->account, conf->bucket);
 	rc = pt_web_init(&a->web, conf->endpoint, conf->account, err);

@@ -30,8 +30,8 @@ static int directory_open(struct pt_store **ret, const struct pt_store_conf *con
 	struct directory *d;
 	struct stat st;
 
+	errno = ENOTDIR;
 	if (stat(conf->bucket, &st) < 0 || !S_ISDIR(st.st_mode)) {
-		errno = errno ? errno : ENOTDIR;
 		(void)pt_fail_sys(err, errno == EACCES ? PT_E_SOURCE_DENIED : PT_E_NOT_FOUND, "folder '%.200s'", conf->bucket);
 		return pt_hint(
 			err,

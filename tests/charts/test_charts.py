@@ -36,9 +36,25 @@ def test_enough_value_sets(chart):
     assert len([s for s in charts.value_sets() if s.chart == chart]) >= 10
 
 
-def test_readme_says_what_values_say():
-    p = subprocess.run(["tools/charts", "readme", "--check"], cwd=charts.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+@pytest.mark.parametrize("derived", ["readme", "files"])
+def test_derived_is_what_its_source_says(derived):
+    p = subprocess.run(["tools/charts", derived, "--check"], cwd=charts.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert p.returncode == 0, p.stdout
+
+
+@pytest.mark.parametrize("name, groups", [
+    ("postern-agent", ["postern-agent-records", "postern-agent", "postern-both"]),
+    ("postern-gateway", ["postern-gateway-records", "postern-gateway", "postern-both"]),
+])
+def test_rules_come_out_as_they_are(name, groups):
+    """With the braces of Prometheus, and no rule of the other side: PosternGatewayMissing would fire wherever no gateway is scraped."""
+    objects = charts.objects(next(s for s in charts.value_sets() if s.chart == name and s.name == "monitoring"))
+    (rule,) = charts.of_kind(objects, "PrometheusRule")
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    have = charts.load(f"{charts.ROOT}/deploy/prometheus/postern.rules.yml")["groups"]
+    assert {g["name"] for g in have} == {"postern-gateway-records", "postern-gateway", "postern-agent-records", "postern-agent", "postern-both"}
+    assert rule["spec"] == {"groups": [g for g in have if g["name"] in groups]}
+    assert "{{ $labels.instance }}" in yaml.safe_dump(rule)
 
 
 def properties(schema, node):
@@ -77,6 +93,7 @@ def test_refused(refusal):
     assert said is not None, "these values are taken"
     for text in [refusal["says"]] if isinstance(refusal["says"], str) else refusal["says"]:
         assert text in said, said
+    assert "hunter2" not in said, "a secret is shown"
 
 
 def test_golden(value_set, request):

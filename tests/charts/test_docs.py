@@ -49,4 +49,5 @@ def test_a_placeholder_left_is_refused():
         f.write(block)
         f.flush()
         p = charts.template("postern-agent", "--values", f.name)
-    assert p.returncode and "<your-gateway-url>" in p.stderr
+    for value in ("backendServiceUrl", "storageAccessKey", "storageSecretKey"):
+        assert p.returncode and f"container.{value} is still a placeholder" in p.stderr

@@ -61,6 +61,8 @@ def test_notes_say_what_comes_next(tmp_path):
     assert "kubectl exec -n postern-agent deploy/postern-agent-deployment -- postern check reachability" in notes
     assert "kubectl logs -n postern-agent -l app=postern-agent" in notes
     assert "postern ctl agents enable" in notes
+    # not helm test --logs: Helm would look for the pod in the release's namespace, and this one is in another
+    assert "--logs" not in notes and "kubectl logs -n postern-agent postern-agent-check\n" in notes
     assert "takes at most 300 s; Kubernetes waits 315 s" in notes
 
 
@@ -186,12 +188,16 @@ def test_external_secrets_of_older_clusters(served, used):
 def test_backlog():
     external = one(render("backlog-hpa"), "HorizontalPodAutoscaler")["spec"]["metrics"]
     assert external == [{"type": "External", "external": {
-        "metric": {"name": "postern_agent_backlog", "selector": {"matchLabels": {"agent": "my-agent"}}},
+        "metric": {"name": "postern_gateway_outstanding_operations", "selector": {"matchLabels": {"agent": "my-agent"}}},
         "target": {"type": "AverageValue", "averageValue": "14"}}}]  # 80 % of 18 slots
     triggers = one(render("keda-statefulset"), "ScaledObject")["spec"]["triggers"]
     assert [t["type"] for t in triggers] == ["memory", "prometheus"]
-    assert triggers[1]["metadata"]["query"] == 'sum(postern_agent_backlog{account="a\\"b",agent="my-agent"})'
+    assert triggers[1]["metadata"]["query"] == 'sum(max by (namespace, agent) (postern_gateway_outstanding_operations{account="a\\"b",agent="my-agent"}))'
     assert triggers[1]["authenticationRef"]["name"] == "prometheus"
+    with open(f"{charts.ROOT}/deploy/prometheus/adapter-rules.yml", encoding="utf-8") as f:
+        tested = re.search(r"^# +query: (.*)$", f.read(), re.MULTILINE)[1]  # against a real Prometheus
+    query = one(render("example-keda"), "ScaledObject")["spec"]["triggers"][1]["metadata"]["query"]
+    assert query == tested.replace("warehouse", "my-agent")
 
 
 def test_proxy():

@@ -120,6 +120,13 @@ def test_tls_in_the_pod_is_https_everywhere():
         "POSTERN_CA_FILE": "/etc/postern/tls/ca.crt"}
 
 
+def test_dashboard():
+    dashboard = one(render("monitoring"), "ConfigMap")
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1" and dashboard["metadata"]["labels"]["team"] == "platform"
+    with open(f"{charts.ROOT}/deploy/grafana/postern.json", encoding="utf-8") as f:
+        assert dashboard["data"] == {"postern.json": f.read()}
+
+
 def test_nothing_goes_out_by_default():
     assert one(render("minimal"), "NetworkPolicy")["spec"]["egress"] == []
 

@@ -2,7 +2,7 @@
 """A tiny server of external metrics for the tests: what prometheus-adapter or KEDA do in a real cluster.
 
 It serves external.metrics.k8s.io/v1beta1 over TLS to the API server, which it knows by the front proxy's certificate, and takes each metric from the
-gateway's /metrics: an autoscaler that asks for postern_agent_backlog{agent="x"} gets what the metric functions below make of that text.
+gateway's /metrics: an autoscaler that asks for postern_gateway_outstanding_operations{agent="x"} gets the sum of its samples with that label.
 
     adapter.py CONFIG.json      {"listen": [host, port], "cert": , "key": , "client_ca": , "gateway": URL, "token": }
 """
@@ -27,13 +27,7 @@ def samples(text, name):
             yield {k: v.strip('"') for k, _, v in pairs}, float(value)
 
 
-def backlog(text, agent):
-    """What there is to do for an agent: queued for it and held by its instances."""
-    return sum(v for name in ("postern_gateway_queued_operations", "postern_gateway_agent_held")
-               for labels, v in samples(text, name) if labels.get("agent", agent) == agent)
-
-
-METRICS = {"postern_agent_backlog": backlog}
+METRICS = {"postern_gateway_outstanding_operations"}
 
 
 def serve(config):
@@ -69,7 +63,7 @@ def serve(config):
             labels = dict(p.split("=") for p in query.get("labelSelector", [""])[0].split(",") if p)
             ask = urllib.request.Request(f"{config['gateway']}/metrics", headers={"Authorization": f"Bearer {config['token']}"})
             with opener.open(ask, timeout=5) as r:
-                value = METRICS[parts[5]](r.read().decode(), labels.get("agent", ""))
+                value = sum(v for has, v in samples(r.read().decode(), parts[5]) if has["agent"] == labels.get("agent"))
             return {
                 "kind": "ExternalMetricValueList", "apiVersion": GROUP, "metadata": {}, "items": [{
                     "metricName": parts[5], "metricLabels": labels,

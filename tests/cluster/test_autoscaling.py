@@ -87,4 +87,4 @@ def test_out_and_in_again(cluster, site):
     assert site.postgres.sql("SELECT count(*), count(DISTINCT n) FROM done") == [[str(OPERATIONS + 6)] * 2]
     events = cluster.kubectl("get", "events", "-n", site.ns, "--field-selector", "reason=SuccessfulRescale", "-o",
                              "jsonpath={.items[*].message}")
-    assert "external metric postern_agent_backlog" in events and "below target" in events, events
+    assert "external metric postern_gateway_outstanding_operations" in events and "below target" in events, events

@@ -33,8 +33,8 @@ def test_there_are_enough_sets():
     kinds = {o["kind"] for s in SETS for o in charts.objects(s)}
     assert len(agents) >= 20
     assert {
-        "ExternalSecret", "SecretStore", "ServiceMonitor", "ScaledObject", "HorizontalPodAutoscaler", "NetworkPolicy",
-        "PodDisruptionBudget", "StatefulSet"} <= kinds
+        "ExternalSecret", "SecretStore", "ServiceMonitor", "PrometheusRule", "ScaledObject", "HorizontalPodAutoscaler",
+        "NetworkPolicy", "PodDisruptionBudget", "StatefulSet"} <= kinds
 
 
 @pytest.mark.parametrize("value_set", SETS, ids=str)

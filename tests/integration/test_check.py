@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import shutil
+import socket
 
 import pytest
 
@@ -66,6 +67,9 @@ def test_choosing(place):
     assert "dns" not in place.check("--skip", "dns, gateway").checks
     p = place.check("--only", "tokens", text=True)
     assert p.returncode == 64 and "did you mean 'token'?" in p.stderr
+    for nothing in (["--only", ""], ["--only", "dns", "--skip", "dns"]):  # says nothing about the place, so it is no success
+        p = place.check(*nothing, text=True)
+        assert p.returncode == 64 and "no check to run" in p.stderr
     assert place.check("--output", "xml", text=True).returncode == 64
     assert place.check("--nothing", text=True).returncode == 64
 
@@ -93,6 +97,8 @@ def test_bad_values_do_not_end_it(place):
     a = place.check(POSTERN_SLOTS="many", POSTERN_STOP_ACTION="jump", POSTERN_BLOCKED_CIDRS="10.0.0.0/99")
     text = a.fails("environment")
     assert "'many' is not a number" in text and "'jump' is not one of" in text and "10.0.0.0/8" in text
+    hinted = place.check("--only", "environment", POSTERN_GATEWAY_URL="gateway.example.com", POSTERN_SLOTS="many").checks["environment"]
+    assert "such as https:// (it looks like https://" in hinted["detail"] and hinted["fix"].startswith("Correct these;")
     a.passes("gateway")
     a.passes("token")
 
@@ -366,6 +372,7 @@ def test_clock(stack, offset, status, words):
 def test_token(place, gateway):
     gone = place.home / "gone.json"
     assert "mount the agent's key" in place.check(POSTERN_TOKEN_FILE=gone).fails("token").lower()
+    assert "it is a folder" in place.check(POSTERN_TOKEN_FILE=place.home).fails("token").lower()
     write_private(gone, '{"key_id": "<key id>", "key_secret": "x"}')
     assert "placeholder" in place.check(POSTERN_TOKEN_FILE=gone).fails("token")
     gone.write_text("{")
@@ -437,9 +444,16 @@ def test_port(place, stack, origin):
         assert place.check("--listen", listen).checks["agent"]["status"] == "SKIP"
 
 
+def test_agent_that_does_not_answer(place):
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        text = place.check("--only", "agent", POSTERN_LISTEN=f"127.0.0.1:{s.getsockname()[1]}").fails("agent")
+    assert "no answer" in text and "an agent that hangs" in text
+
+
 def test_agent_that_is_not_ready(place, stack, gateway):
     agent = stack.agent(gateway, key=place.key, linked=False, gateway_url=f"https://127.0.0.1:{free_port()}")
-    assert "is not ready: the link is down" in place.check(POSTERN_LISTEN=f"127.0.0.1:{agent.port}").fails("agent")
+    a = place.check(POSTERN_LISTEN=f"127.0.0.1:{agent.port}")
+    assert "is not ready: the link is down" in a.fails("agent") and a.checks["agent"]["fix"].startswith("Does it run there")
 
 
 # --- bounds

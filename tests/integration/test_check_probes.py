@@ -1,5 +1,6 @@
 """postern check live, ready, reachability: the probes of a container without a shell or curl."""
 import json
+import socket
 
 import pytest
 
@@ -45,6 +46,12 @@ def test_nobody_there(word, origin):
     if word == "reachability":
         p = check(word, "--listen", f"127.0.0.1:{origin.port}")  # it answers 200 to everything
         assert p.returncode == 1
+
+
+def test_one_that_does_not_answer():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        p = check("live", "--listen", f"127.0.0.1:{silent.getsockname()[1]}")
+    assert p.returncode == 1 and "hint: something listens there and does not answer" in p.stderr
 
 
 def test_it_goes_by_no_proxy(stack, tinyproxy):

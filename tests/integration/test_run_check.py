@@ -70,6 +70,7 @@ def test_command_line(home):
     for flags in (["--release", "blue"], ["--namespace"], ["--namspace", "x"], ["-n", "a", "-r", "b", "-o", "xml"]):
         p = run(SCRIPT, *flags, check=False)
         assert p.returncode == 64 and "run-check.sh: " in p.stderr and not p.stdout
+    assert "--namespace and --release are missing" in run(SCRIPT, check=False).stderr
 
 
 def test_without_kubectl(home):
@@ -91,6 +92,8 @@ def test_no_cluster_there(home):
 def test_no_configuration(home):
     p = run_check(home, "--kubeconfig", home / "nothing", code=1)
     assert "FAIL  access         kubectl has no usable configuration" in p.stdout and "--context" in p.stdout
+    (home / "empty").write_text("")  # kubectl then asks localhost:8080, where no cluster is
+    assert "kubectl has no usable configuration" in run_check(home, "--kubeconfig", home / "empty", code=1).stdout
 
 
 @needs_kubectl

@@ -202,6 +202,9 @@ def test_gcs_with_workload_identity(swift):
         failed(probe(env), "write", "not_found", "404")
         assert metadata.seen[0][1]["Metadata-Flavor"] == "Google"
         assert store.seen[0][0].startswith("/work/postern-check-") and store.seen[0][1]["Authorization"] == "Bearer ya29.hunter2"
+        metadata.answers[f"GET {path}"] = (200, "application/json", token.replace("3599", str(2**63 - 1)))
+        failed(probe(env), "write", "not_found", "404")
+        assert len(metadata.seen) == 2  # asked once for each probe: a token without an end is a good one
         metadata.answers.clear()
         failed(probe(env), "credentials", "credential_unavailable", "", "metadata server", "Workload Identity")
 

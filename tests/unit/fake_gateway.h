@@ -30,6 +30,7 @@ struct fake {
 	bool disabled, drain;
 	int64_t skew_ms;
 	int exchange_status, put_status; /* 0 = 200 */
+	bool put_once;                   /* put_status is said once */
 	const char *retry_after;         /* beside them; NULL = none */
 	int spread_ms;
 	bool foreign;                    /* put_status is somebody else's answer */
@@ -264,6 +265,8 @@ static inline void fake_put_end(struct pt_http_req *r, void *ctx)
 	pthread_mutex_lock(&f->lock);
 	status = !fake_auth(f, r) ? 401 : f->put_status ? f->put_status : 200;
 	foreign = f->foreign;
+	if (f->put_once)
+		f->put_status = 0;
 	if (status != 200 && f->retry_after)
 		pt_http_set_header(r, "Retry-After", f->retry_after);
 	p = &f->puts[f->n_puts++ % FAKE_MAX];

@@ -71,6 +71,33 @@ static void test_only_results(void)
 	end();
 }
 
+/* The stop begins while a delivery is under way that then fails: the pause after it is none of a minute. */
+static void test_stop_within_a_delivery(void)
+{
+	begin();
+	t.conf.publishers = 1;
+	gw->put_status = 503;
+	gw->put_once = true;
+	gw->retry_after = "60";
+	fake_lease(gw, "op_a", 1, "sleep", "{}");
+	fake_lease(gw, "op_b", 1, "sleep", "{}");
+	agent_begin(&t);
+	ok(fake_until(gw, started == 2 && gw->held), "two run");
+	pthread_mutex_lock(&gw->lock); /* the gateway does not answer */
+	wake_sleepers = 1;
+	usleep(300000 * SLOW);
+	wake_sleepers = 1; /* its result waits behind the first */
+	usleep(100000 * SLOW);
+	pt_agent_stop(t.a);
+	usleep(100000 * SLOW);
+	pthread_mutex_unlock(&gw->lock);
+	(void)agent_end(&t);
+	is_int(gw->n_puts, 3, "the first delivery fails");
+	is_int(gw->accepted, 2, "both results are delivered before the end");
+	gw->retry_after = NULL;
+	end();
+}
+
 static void test_cancel(void)
 {
 	int64_t ms;
@@ -428,6 +455,7 @@ int main(void)
 	test_grace();
 	test_finish();
 	test_only_results();
+	test_stop_within_a_delivery();
 	test_cancel();
 	test_flush();
 	test_ordered();

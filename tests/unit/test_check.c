@@ -1,6 +1,6 @@
 /* What postern check reads: control groups, resolv.conf, names of products, where an agent listens; and how it answers. */
 #include "check/ask.h"
-#include "check/limits.h"
+#include "os/cgroup.h"
 #include "check/report.h"
 #include "check/resolv.h"
 #include "check/security.h"
@@ -89,7 +89,8 @@ static void test_limits(const char *dir)
 	is_limits(dir, "", (struct pt_limits) { 0, -1, -1, -1, 0 }, "nothing");
 	is_int(pt_cgroup_cpu("100000 0"), -1, "a period of 0");
 	is_int(pt_cgroup_cpu(""), -1, "no text");
-	is_int(pt_cgroup_event("oom 4\noom_kill", "oom_kill"), 0, "a word without a number");
+	is_int(pt_cgroup_cpu("9223372036854775807 100000"), -1, "more than any machine has is no limit");
+	is_int(pt_cgroup_value("oom 4\noom_kill", "oom_kill"), -1, "a word without a number");
 }
 
 static void test_resolv(void)
@@ -180,6 +181,30 @@ static void test_urls(void)
 	}
 }
 
+/* Texts of others are cut, and may be no UTF-8: the document stays JSON. */
+static void test_odd_texts(void)
+{
+	struct pt_check_result r = {
+		.name = "one", .problems = PT_BUF_INIT(999), .notes = PT_BUF_INIT(8192), .fix = PT_BUF_INIT(999)
+	};
+	struct pt_check_ctx c = { .results = &r, .n_results = 1 };
+	pt_auto_buf doc = PT_BUF_INIT(1 << 20), longer = PT_BUF_INIT(4096);
+	struct pt_err err = { 0 };
+	json_t *j = NULL;
+
+	for (int i = 0; i < 800; i++)
+		pt_buf_str(&longer, "\xc3\xa9");
+	pt_check_note(&r, "x%s", longer.p);
+	for (int i = 0; i < 20; i++)
+		pt_check_fail(&r, longer.p, "\xff\xfe%.100s", longer.p);
+	pt_check_json(&c, &doc);
+	is_int(pt_json_parse(doc.p, doc.len, &j, &err), 0, "JSON: %s", err.msg);
+	json_decref(j);
+	pt_buf_release(&r.problems);
+	pt_buf_release(&r.notes);
+	pt_buf_release(&r.fix);
+}
+
 static void test_answer(void)
 {
 	struct pt_check_result r[3];
@@ -199,11 +224,11 @@ static void test_answer(void)
 	pt_check_fail_err(&r[1], &err, "never shown");
 	pt_check_warn(&r[1], "And that.", "%d more", 2);
 	pt_check_warn(&r[1], "And that.", "again");
-	pt_check_warn(&r[2], "Third.", "careful");
+	pt_check_warn(&r[2], "Third\n\033[2J\xc2\x9b.", "careful");
 	pt_check_text(&c, false, &text);
 	is_str(text.p,
 	       "SKIP  one     nothing there\nFAIL  second  no line \"break\"; 2 more; again; fine\nWARN  three   careful\n\n"
-	       "0 passed, 1 warning, 1 failed, 1 skipped\n\nWhat to do:\n 1. second: Do this. And that.\n 2. three: Third.\n",
+	       "0 passed, 1 warning, 1 failed, 1 skipped\n\nWhat to do:\n 1. second: Do this. And that.\n 2. three: Third  [2J  .\n",
 	       "the worst counts, all is told, fixes once, failures first");
 	pt_check_json(&c, &doc);
 	is_int(pt_json_parse(doc.p, doc.len, &j, &err), 0, "JSON");
@@ -230,6 +255,7 @@ int main(void)
 	test_products();
 	test_urls();
 	test_answer();
+	test_odd_texts();
 	snprintf(remove, sizeof(remove), "rm -rf %s", dir);
 	ok(system(remove) == 0, "removed");
 	return tap_end();

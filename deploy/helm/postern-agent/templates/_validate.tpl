@@ -1,4 +1,5 @@
-{{/* What the schema cannot say: contradictions, keys of other charts, placeholders.  All problems are told at once. */}}
+{{/* What the schema cannot say: contradictions, keys of other charts, placeholders, and whatever may hold a secret, since Helm
+prints the value that a pattern of the schema refuses.  All problems are told at once. */}}
 
 {{/* Keys of charts that this one takes the place of, and what does their work here. */}}
 {{- define "postern-agent.legacyKeys" -}}
@@ -81,6 +82,10 @@ DIRECTORY:
 {{- with $v.container }}
 {{- if not .backendServiceUrl }}
 {{- $e = append $e "container.backendServiceUrl is missing: give the gateway's URL, as https://gateway.example.com" }}
+{{- else if not (regexMatch "^https?://[^/?#@\\s]+(/[^?#\\s]*)?$" .backendServiceUrl) }}
+{{- if not (contains "<" .backendServiceUrl) }}
+{{- $e = append $e "container.backendServiceUrl is no URL of a gateway: it looks like https://gateway.example.com, without user, password, ? or #" }}
+{{- end }}
 {{- else if hasPrefix "http://" .backendServiceUrl }}
 {{- $host := regexReplaceAll ":[0-9]+$" (urlParse .backendServiceUrl).host "" }}
 {{- if not (regexMatch (printf "^[a-z0-9-]+$|\\.svc$|\\.svc\\.%s$|^10\\.|^127\\.|^192\\.168\\.|^172\\.(1[6-9]|2[0-9]|3[01])\\." (regexQuoteMeta $v.clusterDomain)) $host) }}
@@ -89,6 +94,11 @@ DIRECTORY:
 {{- end }}
 
 {{- $c := . }}
+{{- range list "storageAccessKey" "storageSecretKey" }}
+{{- if regexMatch "^\\s|\\s$" (get $c .) }}
+{{- $e = append $e (printf "container.%s begins or ends with a blank or a line break: remove it" .) }}
+{{- end }}
+{{- end }}
 {{- $fields := list "storageBucketName" "storageAccountName" "storageEndpointUrl" "storageRegion" "storagePrefix" "storageAccessKey" "storageSecretKey" }}
 {{- $types := include "postern-agent.storageTypes" $ | fromYaml }}
 {{- if not .storageType }}
@@ -190,6 +200,10 @@ DIRECTORY:
 {{- if and .keda.enabled .backlog.enabled (not .keda.serverAddress) }}
 {{- $e = append $e "autoscaling.keda.serverAddress is missing: give the Prometheus that has the backlog" }}
 {{- end }}
+{{- $own := or (ne .backlog.metricName "postern_gateway_outstanding_operations") (and .keda.enabled .keda.query) }}
+{{- if and .backlog.enabled (not $own) (not (dig "agent" "" (default dict .backlog.selector))) }}
+{{- $e = append $e "autoscaling.backlog.selector.agent is missing: the metric has a series for each agent, and this one would scale with the work of all" }}
+{{- end }}
 {{- else if or .keda.enabled .backlog.enabled }}
 {{- $e = append $e "autoscaling.keda and autoscaling.backlog do nothing without autoscaling.enabled: true" }}
 {{- end }}
@@ -236,6 +250,11 @@ DIRECTORY:
 {{- end }}
 
 {{- with $v.proxy }}
+{{- range $key := list "httpsProxy" "httpProxy" }}
+{{- if not (regexMatch "^$|^https?://\\S+$" (get $v.proxy $key)) }}
+{{- $e = append $e (printf "proxy.%s is no URL of a proxy: it looks like http://proxy.example.com:3128" $key) }}
+{{- end }}
+{{- end }}
 {{- if and .existingSecret.name (or .httpsProxy .httpProxy) }}
 {{- $e = append $e "the proxy is given twice: remove either proxy.existingSecret or proxy.httpsProxy and proxy.httpProxy" }}
 {{- end }}

@@ -1,4 +1,4 @@
-#include "check/limits.h"
+#include "os/cgroup.h"
 #include "os/file.h"
 #include <stdio.h>
 
@@ -39,7 +39,7 @@ static bool read_text(const char *root, const char *path, const char *file, stru
 	       pt_file_read(name, out, &ignored) == 0;
 }
 
-static int64_t number(const char *text)
+int64_t pt_cgroup_number(const char *text)
 {
 	char *end;
 	long long v = strtoll(text, &end, 10);
@@ -75,28 +75,37 @@ static int64_t least_of(const char *root, const char *path, const char *file, in
 
 int64_t pt_cgroup_least(const char *root, const char *path, const char *file)
 {
-	return least_of(root, path, file, number);
+	return least_of(root, path, file, pt_cgroup_number);
+}
+
+static int64_t percent(int64_t quota, int64_t period)
+{
+	return quota > 0 && quota <= INT64_MAX / 100 && period > 0 ? quota * 100 / period : -1;
 }
 
 int64_t pt_cgroup_cpu(const char *text)
 {
 	char *end;
-	long long quota = strtoll(text, &end, 10), period;
+	long long quota = strtoll(text, &end, 10); /* 0 for "max" */
 
-	if (end == text || quota <= 0) /* "max", -1 */
-		return -1;
-	period = strtoll(end, NULL, 10);
-	return period > 0 ? quota * 100 / period : -1;
+	return percent(quota, strtoll(end, NULL, 10));
 }
 
-int64_t pt_cgroup_event(const char *text, const char *word)
+int64_t pt_cgroup_value(const char *text, const char *word)
 {
 	size_t n = strlen(word);
 
 	for (const char *line = text; *line; line += strcspn(line, "\n"), line += *line == '\n')
 		if (strncmp(line, word, n) == 0 && line[n] == ' ')
 			return strtoll(line + n, NULL, 10);
-	return 0;
+	return -1;
+}
+
+static int64_t kills(const char *events)
+{
+	int64_t n = pt_cgroup_value(events, "oom_kill");
+
+	return n > 0 ? n : 0;
 }
 
 static void read_v2(const char *root, const char *path, struct pt_limits *l)
@@ -108,7 +117,7 @@ static void read_v2(const char *root, const char *path, struct pt_limits *l)
 	l->cpu_percent = least_of(root, path, "cpu.max", pt_cgroup_cpu);
 	l->pids = pt_cgroup_least(root, path, "pids.max");
 	if (read_text(root, path, "memory.events", &text) || read_text(root, "/", "memory.events", &text))
-		l->oom_kills = pt_cgroup_event(text.p, "oom_kill");
+		l->oom_kills = kills(text.p);
 }
 
 /* In a container the group's own folder is mounted as the root, whatever path the kernel tells. */
@@ -123,13 +132,13 @@ static void read_v1(const char *root, const char *proc, struct pt_limits *l)
 		l->version = 1;
 		l->memory_bytes = pt_cgroup_least(base, path, "memory.limit_in_bytes");
 		if (read_text(base, path, "memory.oom_control", &text) || read_text(base, "/", "memory.oom_control", &text))
-			l->oom_kills = pt_cgroup_event(text.p, "oom_kill");
+			l->oom_kills = kills(text.p);
 	}
 	if (pt_cgroup_path(proc, "cpu", path, sizeof(path)) && snprintf(base, sizeof(base), "%s/cpu", root) < (int)sizeof(base)) {
 		l->version = 1;
 		quota = pt_cgroup_least(base, path, "cpu.cfs_quota_us");
 		period = pt_cgroup_least(base, path, "cpu.cfs_period_us");
-		l->cpu_percent = quota > 0 && period > 0 ? quota * 100 / period : -1;
+		l->cpu_percent = percent(quota, period);
 	}
 	if (pt_cgroup_path(proc, "pids", path, sizeof(path)) && snprintf(base, sizeof(base), "%s/pids", root) < (int)sizeof(base))
 		l->pids = pt_cgroup_least(base, path, "pids.max");
