@@ -270,7 +270,8 @@ int pt_sql_fail(sqlite3 *h, struct pt_err *err, const char *what)
 	enum pt_code code;
 	const char *hint = NULL;
 
-	switch (rc & 0xff) {
+	/* a file that cannot grow (the WAL's index) and an fsync that finds no room are I/O errors to SQLite */
+	switch ((rc & 0xff) == SQLITE_IOERR && (sys == ENOSPC || sys == EDQUOT) ? SQLITE_FULL : rc & 0xff) {
 	case SQLITE_FULL: /* nothing of it happened, and it passes: clients and agents come again */
 		code = PT_E_UNAVAILABLE;
 		hint = "the gateway's disk is full: make room; it goes on by itself";
