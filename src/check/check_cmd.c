@@ -223,12 +223,23 @@ static void release(struct pt_check_ctx *c)
 	pthread_mutex_destroy(&c->link_lock);
 }
 
+/* A row as soon as it is known: who waits for a check that hangs sees the others. */
+static void show(const struct pt_check_result *r, size_t width)
+{
+	pt_auto_buf row = PT_BUF_INIT(32 * 1024);
+
+	pt_check_row(r, width, isatty(STDOUT_FILENO), &row);
+	(void)fwrite(row.p, 1, row.len, stdout);
+	(void)fflush(stdout); /* what fails is told at the end */
+}
+
 static int check_main(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
 {
 	static struct pt_check_ctx ctx; /* a check that is left behind may still look at them */
 	static struct conf conf;
 	struct pt_check_ctx *c = &ctx;
-	bool all_ended = true;
+	bool all_ended = true, json;
+	size_t width = 0;
 	int64_t end;
 	int rc;
 
@@ -251,17 +262,23 @@ static int check_main(const struct pt_command *cmd, int argc, char **argv, struc
 		return pt_fail_oom(err);
 	end = pt_mono_ms() + conf.timeout_ms;
 	for (size_t i = 0; i < PT_COUNT(pt_check_types); i++)
-		c->to_come |= (unsigned)chosen(&conf, pt_check_types[i].name) << i;
+		if (chosen(&conf, pt_check_types[i].name)) {
+			c->to_come |= 1U << i;
+			width = strlen(pt_check_types[i].name) > width ? strlen(pt_check_types[i].name) : width;
+		}
 	if (!c->to_come)
 		return pt_fail(err, PT_E_INVALID, "--only and --skip leave no check to run");
+	json = strcmp(conf.output, "json") == 0;
 	for (size_t i = 0; i < PT_COUNT(pt_check_types); i++) {
 		if (!(c->to_come >> i & 1))
 			continue;
 		c->to_come &= ~(1U << i);
 		all_ended &= run_one(c, &pt_check_types[i], end - pt_mono_ms(), &c->results[c->n_results]);
+		if (!json)
+			show(&c->results[c->n_results], width);
 		c->n_results++;
 	}
-	rc = pt_check_report(c, strcmp(conf.output, "json") == 0, err);
+	rc = pt_check_report(c, json, err);
 	if (!all_ended) { /* a thread is left behind */
 		if (rc < 0)
 			fprintf(stderr, "postern check: %s\n", err->msg);

@@ -119,21 +119,20 @@ static void detail(const struct pt_check_result *r, struct pt_buf *out)
 		pt_buf_fmt(out, "%s%s", out->len ? "; " : "", r->notes.p);
 }
 
-void pt_check_text(const struct pt_check_ctx *c, bool colour, struct pt_buf *out)
+void pt_check_row(const struct pt_check_result *r, size_t width, bool colour, struct pt_buf *out)
 {
-	size_t n[4], width = 0, fixes = 0;
+	pt_auto_buf d = PT_BUF_INIT(20000);
+
+	detail(r, &d);
+	pt_buf_fmt(out, "%s%s%s  %-*s  %s\n", colour ? words[r->status].colour : "", words[r->status].word,
+		   colour ? "\033[0m" : "", (int)width, r->name, d.p);
+}
+
+void pt_check_end(const struct pt_check_ctx *c, struct pt_buf *out)
+{
+	size_t n[4], fixes = 0;
 
 	counts(c, n);
-	for (size_t i = 0; i < c->n_results; i++)
-		width = strlen(c->results[i].name) > width ? strlen(c->results[i].name) : width;
-	for (size_t i = 0; i < c->n_results; i++) {
-		const struct pt_check_result *r = &c->results[i];
-		pt_auto_buf d = PT_BUF_INIT(20000);
-
-		detail(r, &d);
-		pt_buf_fmt(out, "%s%s%s  %-*s  %s\n", colour ? words[r->status].colour : "", words[r->status].word,
-			   colour ? "\033[0m" : "", (int)width, r->name, d.p);
-	}
 	pt_buf_fmt(out, "\n%zu passed, %zu %s, %zu failed", n[PT_CHECK_PASS], n[PT_CHECK_WARN],
 		   n[PT_CHECK_WARN] == 1 ? "warning" : "warnings", n[PT_CHECK_FAIL]);
 	pt_buf_fmt(out, n[PT_CHECK_SKIP] ? ", %zu skipped\n" : "\n", n[PT_CHECK_SKIP]);
@@ -193,9 +192,9 @@ int pt_check_report(const struct pt_check_ctx *c, bool json, struct pt_err *err)
 	if (json)
 		pt_check_json(c, &out);
 	else
-		pt_check_text(c, isatty(STDOUT_FILENO), &out);
+		pt_check_end(c, &out);
 	rc = pt_buf_done(&out, err);
-	if (rc == 0 && (fwrite(out.p, 1, out.len, stdout) != out.len || fflush(stdout) != 0))
+	if (rc == 0 && (fwrite(out.p, 1, out.len, stdout) != out.len || fflush(stdout) != 0 || ferror(stdout)))
 		rc = pt_fail_sys(err, PT_E_IO, "standard output");
 	return rc < 0 ? rc : n[PT_CHECK_FAIL] > 0;
 }

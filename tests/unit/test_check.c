@@ -225,7 +225,9 @@ static void test_answer(void)
 	pt_check_warn(&r[1], "And that.", "%d more", 2);
 	pt_check_warn(&r[1], "And that.", "again");
 	pt_check_warn(&r[2], "Third\n\033[2J\xc2\x9b.", "careful");
-	pt_check_text(&c, false, &text);
+	for (size_t i = 0; i < PT_COUNT(r); i++)
+		pt_check_row(&r[i], 6, false, &text);
+	pt_check_end(&c, &text);
 	is_str(text.p,
 	       "SKIP  one     nothing there\nFAIL  second  no line \"break\"; 2 more; again; fine\nWARN  three   careful\n\n"
 	       "0 passed, 1 warning, 1 failed, 1 skipped\n\nWhat to do:\n 1. second: Do this. And that.\n 2. three: Third  [2J  .\n",
