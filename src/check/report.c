@@ -30,7 +30,7 @@ static void add_line(struct pt_buf *b, const char *between, const char *text)
 	}
 }
 
-static void add(struct pt_buf *b, const char *between, const char *fmt, va_list ap)
+static PT_PRINTF(3, 0) void add(struct pt_buf *b, const char *between, const char *fmt, va_list ap)
 {
 	char text[1024];
 
@@ -44,7 +44,7 @@ static void worse(struct pt_check_result *r, enum pt_check_status s)
 		r->status = s;
 }
 
-static void problem(struct pt_check_result *r, const char *fix, const char *fmt, va_list ap)
+static PT_PRINTF(3, 0) void problem(struct pt_check_result *r, const char *fix, const char *fmt, va_list ap)
 {
 	add(&r->problems, "; ", fmt, ap);
 	if (fix && *fix && !strstr(r->fix.p, fix))

@@ -1,8 +1,10 @@
 """What a pod of ours is on a cluster that trusts nobody: Pod Security `restricted`, any user, a root that cannot be written, no metadata."""
+import json
 import re
 
 import pytest
 
+import installed
 import kube
 from installed import Agent, process, ready, wait_until
 from test_cluster import busybox, connect
@@ -67,7 +69,15 @@ def test_any_user_in_group_0(cluster, gateway, scratch):
             "policyName": "like-openshift",
             "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": scratch}}}}}
     cluster.apply([SCC, binding])
+    installed.namespace(cluster, scratch)
+    nobody_named = busybox("probe", "true", securityContext={"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}})
+
+    def counts():  # the API server takes a moment to know a new policy
+        doc = json.loads(cluster.apply(nobody_named, "-n", scratch, "--dry-run=server", "-o", "json"))
+        return doc["spec"]["securityContext"].get("runAsUser") == 1000620000
+
     try:
+        wait_until(counts, 30, "the policy counts")
         agent = Agent(cluster, gateway, scratch, {"openshift": True, "replicaCount": 1})
         pod = agent.pods()[0]
         assert ids(cluster, pod) == {"Uid": 1000620000, "Gid": 0}
