@@ -10,6 +10,7 @@ from workload import LONG, OUTAGE, RANDOM, ROLLING, Workload
 
 FAULTS_END = 200  # seconds for the last faults to be over
 USERS_END = 240   # … and then for every open operation to end
+SPOOLS_END = 90  # seconds that results may take into the gateway at the end
 
 
 class Run:
@@ -48,7 +49,13 @@ class Run:
         self.progress("the open ones ended" if not self.load.open else "some are still open")
 
     def stop_agents(self):
-        """In the end nobody works any more: what a late attempt does is seen."""
+        """In the end nobody works any more: what a late attempt does is seen.  First the spools get empty: a delivery on a connection that a
+        partition left half-open is given up after a minute without a byte, and a result that waits for that is not lost."""
+        end = time.monotonic() + SPOOLS_END
+        while (held := {a.name: n for a in self.system.agents if (n := spooled(a))}) and time.monotonic() < end:
+            time.sleep(0.2)
+        if held:
+            self.problems.append(f"results are still in the spools after {SPOOLS_END} s with all well: {held}")
         for a in self.system.agents:
             if a.terminate() != 0:
                 self.problems.append(f"{a.name} did not stop within its time when all was well; the end of its log:\n{a.process.tail(15)}")
