@@ -17,6 +17,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ WORK = ROOT / "build-mutants"
 SOURCE, BUILD, BIN = WORK / "source", WORK / "build", WORK / "bin"
 CHANGE = re.compile(r"^file: (\S+)\n<<<<\n(.*?)^====\n(.*?)^>>>>\n", re.MULTILINE | re.DOTALL)
 TRIES = 2
+LONGEST = 420  # seconds of a run: one with a violation may wait for operations that never end
 
 
 class Stale(Exception):
@@ -114,10 +116,15 @@ def hunt(mutant, binary, args):
     for n in range(TRIES):
         argv = [args.driver, "--scenario", "random", "--faults", str(args.faults), "--gap", "0.7", "--longest", "12", "--lease", "5s",
                 "--rate", "60", "--seed", f"{args.seed}-{n}", *(a for kind in mutant.faults for a in ("--only", kind)), *mutant.more]
-        p = subprocess.run(argv, env={**os.environ, "POSTERN_BIN": str(binary)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        p = subprocess.Popen(argv, env={**os.environ, "POSTERN_BIN": str(binary)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            out, _ = p.communicate(timeout=LONGEST)
+        except subprocess.TimeoutExpired:
+            p.send_signal(signal.SIGINT)
+            return False, [*p.communicate()[0].splitlines(), f"no verdict within {LONGEST} s"]
         if p.returncode != 0:
             break
-    return p.returncode == 1, p.stdout.splitlines()
+    return p.returncode == 1, out.splitlines()
 
 
 def main():
@@ -151,4 +158,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("mutants.py: interrupted")

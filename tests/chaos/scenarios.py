@@ -38,14 +38,20 @@ class Run:
         print(f"{time.monotonic() - self.begin:6.0f} s  {text}; {len(load.accepted)} operations accepted, {len(load.open)} open, "
               f"{sum(load.numbers.values())} requests repeated", flush=True)
 
-    def check_load(self):
+    def check(self):
+        """Raises when the run cannot go on."""
+        self.system.check()
         if wrong := self.load.failed():
             raise RuntimeError("the load's own fault") from wrong
 
     def end_load(self, seconds):
         self.load.stop()
         self.progress("no new operations, waiting for the open ones")
-        self.call(self.load.wait(seconds))
+        waiting = asyncio.run_coroutine_threadsafe(self.load.wait(seconds), self.loop)
+        while not waiting.done():
+            self.system.check()
+            time.sleep(0.1)
+        waiting.result()
         self.progress("the open ones ended" if not self.load.open else "some are still open")
 
     def stop_agents(self):
@@ -82,7 +88,9 @@ class Run:
     def __enter__(self):
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, kind, *exc):
+        if kind:
+            self.system.keep_data()
         self.system.close()
 
 
@@ -104,7 +112,7 @@ def random_faults(args, folder, history, loop):
             while len(run.load.accepted) < f.n * share and time.monotonic() < late:
                 time.sleep(0.05)
                 start += 0.05
-            run.check_load()
+            run.check()
             chaos.start(f)
             if time.monotonic() - said > 15:
                 said = time.monotonic()
@@ -136,7 +144,7 @@ def rolling(args, folder, history, loop):
         while time.monotonic() < end or n < 3:
             for node in (s.gateway, *s.agents[:2]):
                 time.sleep(1.5)
-                run.check_load()
+                run.check()
                 history.add("fault", n=n, kind="rolling restart", target=node.name, detail={})
                 n += 1
                 status = node.terminate()

@@ -27,6 +27,12 @@ from workload import SCHEMA  # noqa: E402
 SPOOL_BYTES = "256M"
 SLOTS = 16
 DISK_KB = 4 << 20
+STARTS_WITHIN = 60  # seconds, and at least STARTS tries: a disk may be full for a while, a pause may stop one start
+STARTS = 5
+
+
+class Dead(Exception):
+    """A process does not start any more: no run goes on from there, and it is a violation."""
 
 
 class Disk:
@@ -72,9 +78,11 @@ class Node:
         self.starts = 0
 
     def start(self):
-        """Start it; again when it ends at once (its disk may be full)."""
+        """Start it; again when it ends at once (its disk may be full), but not for ever."""
         with self.lock:
+            give_up, least = time.monotonic() + STARTS_WITHIN, self.starts + STARTS
             while True:
+                self.system.check()
                 env = self.shim.env()
                 try:
                     self.starts += 1
@@ -89,6 +97,8 @@ class Node:
                     status = self.process.popen.poll() if self.process else None
                     self.reap()
                     self.system.ended_by_itself(self, status, f"at its start: {e}")
+                    if time.monotonic() > give_up and self.starts >= least:
+                        self.system.dead = f"{self.name} does not start any more, after tries for {STARTS_WITHIN} s: {e}"
                 time.sleep(0.5)
 
     def reap(self):
@@ -163,6 +173,7 @@ class System:
     def __init__(self, home, loop, history, seed, lease="10s", tmpfs=True):
         self.home, self.loop, self.history = home, loop, history
         self.problems = []  # what is wrong whatever the history says
+        self.dead = None  # why no run can go on
         self.stopping = threading.Event()
         (home / "stack").mkdir(parents=True)
         self.ca = CA(home / "ca")
@@ -203,8 +214,14 @@ class System:
         """The service manager.  This thread lives as long as the run: children die with the thread that started them."""
         while not self.stopping.wait(0.2):
             for n in self.nodes.values():
-                n.look()
+                with contextlib.suppress(Dead):  # the run sees it
+                    n.look()
         threading.Event().wait()
+
+    def check(self):
+        """Raises Dead when no run can go on."""
+        if self.dead:
+            raise Dead(self.dead)
 
     def ended_by_itself(self, node, status, what):
         """A process that we did not end.  On a full disk it may refuse to start, but not die of a signal."""
@@ -217,6 +234,7 @@ class System:
     def api(self, method, path, body=None, give_up=300):
         """An owner's request, repeated until the gateway answers; the document.  None for 404."""
         def ask():
+            self.check()
             with contextlib.suppress(OSError):
                 r = self.gateway.process.request(method, "/api/v1" + path, body, timeout=5)
                 if r.status < 500:
