@@ -28,7 +28,7 @@ WORK = ROOT / "build-mutants"
 SOURCE, BUILD, BIN = WORK / "source", WORK / "build", WORK / "bin"
 CHANGE = re.compile(r"^file: (\S+)\n<<<<\n(.*?)^====\n(.*?)^>>>>\n", re.MULTILINE | re.DOTALL)
 TRIES = 2
-LONGEST = 420  # seconds of a run: one with a violation may wait for operations that never end
+LONGEST = 600  # seconds of a run: one with a violation may wait for operations that never end
 
 
 class Stale(Exception):
