@@ -213,6 +213,7 @@ static void drain(struct pt_agent *a)
 		cancel_all(a);
 		(void)pt_slots_wait(a, 1, after(p->cancel_ms));
 	}
+	a->delivering = true;
 	pt_spool_wake(a->spool);
 	left = p->finish_ms == INT64_MAX ? p->deliver_ms : last - pt_mono_ms();
 	if (!a->stop && left < ORDERED_DELIVER_MS)

@@ -108,6 +108,10 @@ struct pt_publisher {
 	struct pt_agent *agent;
 	pthread_t thread;
 	struct pt_beat beat;
+	struct pt_http_call *call;                  /* under way; of its thread … */
+	bool kept;                                  /* … by a connection that may be there since before the stop */
+	bool answered;                              /* in the last part of a stop: its connection is alive */
+	int64_t to_sync; /* bytes of a body that has gone whole: the gateway syncs them before it answers */
 	struct pt_spool_entry many[PT_RESULTS_MAX]; /* under way together */
 };
 int pt_publishers_init(struct pt_agent *a, struct pt_err *err) PT_MUSTCHECK;
@@ -190,6 +194,7 @@ struct pt_agent {
 	bool drain_ordered, link_started;
 	bool abandoned; /* an operation's thread does not end: nothing that it may touch is freed */
 	_Atomic bool draining;
+	_Atomic bool delivering; /* the last part of a drain: nothing runs any more, results go */
 };
 void pt_agent_order_drain(struct pt_agent *a); /* the gateway wants us to go */
 /* Small stack.  name: for ps, top and debuggers, at most 15 bytes. */

@@ -8,14 +8,52 @@
 enum {
 	TAKE_MS = 5000,
 	STALL_MS = 60000,
-	IDLE_CLIENT_MS = 60000, /* a connection that nobody needed for so long is closed: memory */
+	STOP_STALL_MS = 15000,     /* in the last part of a stop … */
+	STOP_STALL_KEPT_MS = 2000, /* … on a connection that was there before: it may hang since long ago */
+	SYNCED_PER_MS = 20000,     /* bytes; a slow disk of a gateway */
+	IDLE_CLIENT_MS = 60000,    /* a connection that nobody needed for so long is closed: memory */
 	ANSWER_MAX = 64 << 20,
 	MANY_TRIES = 3,       /* tries after which a result goes alone */
 	MANY_HEAD = 64 << 10, /* most bytes of a head that goes with others */
 };
 
+/* When a call in which no byte moves is given up.  A stop has no minute for a connection that hangs; a gateway that is slow to answer gets
+ * the result a second time, by a new connection, and then has its time.  A large body also takes a while to be synced over there. */
+static int64_t stall_ms(const struct pt_publisher *p)
+{
+	int64_t ms = (p->kept ? STOP_STALL_KEPT_MS : STOP_STALL_MS) + p->to_sync / SYNCED_PER_MS;
+
+	return p->agent->delivering && ms < STALL_MS ? ms : STALL_MS;
+}
+
+static void on_tick(void *arg)
+{
+	struct pt_publisher *p = arg;
+
+	pt_beat_tick(&p->beat);
+	p->call->stall_timeout_ms = stall_ms(p);
+}
+
+/* Do the call that a publisher's thread has made of it. */
+static int send_call(struct pt_publisher *p, struct pt_http_client *client, const char *path, struct pt_http_call *c,
+		     struct pt_err *err)
+{
+	int rc;
+
+	p->call = c;
+	p->to_sync = 0;
+	c->stall_timeout_ms = stall_ms(p);
+	c->cancel = &p->agent->publish_stop;
+	c->tick = on_tick;
+	c->tick_arg = p;
+	rc = pt_link_do(p->agent, client, path, c, err);
+	p->answered = rc == 0 && p->agent->delivering;
+	return rc;
+}
+
 /* The body of a PUT: head, line feed, body; as libcurl wants it, piece by piece, and again from the start. */
 struct upload {
+	struct pt_publisher *p;
 	const struct pt_spool_entry *e;
 	int64_t at, size;
 };
@@ -42,6 +80,7 @@ static ssize_t upload_read(void *arg, char *buf, size_t max)
 			return -1;
 	}
 	u->at += n;
+	u->p->to_sync = u->at == u->size ? u->size : 0;
 	return n;
 }
 
@@ -55,9 +94,8 @@ static int put(struct pt_publisher *p, struct pt_http_client *client, const stru
 	       struct pt_http_call *c, struct pt_err *err)
 {
 	static const char *const headers[] = { "Content-Type: application/vnd.postern.result", "Accept: application/json", NULL };
-	struct pt_agent *a = p->agent;
 	pt_auto_buf path = PT_BUF_INIT(256);
-	struct upload u = { .e = e, .size = (int64_t)e->head.len + 1 + e->body_size };
+	struct upload u = { .p = p, .e = e, .size = (int64_t)e->head.len + 1 + e->body_size };
 	int rc;
 
 	pt_buf_fmt(&path, "/agent/v1/operations/%s/attempts/%lld/result", e->operation, (long long)e->attempt);
@@ -70,12 +108,8 @@ static int put(struct pt_publisher *p, struct pt_http_client *client, const stru
 				     .read = upload_read,
 				     .rewind = upload_rewind,
 				     .arg = &u,
-				     .out = out,
-				     .stall_timeout_ms = STALL_MS,
-				     .cancel = &a->publish_stop,
-				     .tick = pt_beat_tick,
-				     .tick_arg = &p->beat };
-	return pt_link_do(a, client, path.p, c, err);
+				     .out = out };
+	return send_call(p, client, path.p, c, err);
 }
 
 /* What an answer means for the entry (docs/protocol.md, "Result").  A refusal for good must come from a gateway, by its code: the
@@ -193,6 +227,7 @@ static int64_t deliver(struct pt_publisher *p, struct pt_http_client **client, s
 	bool mine;
 	int rc = 0;
 
+	p->kept = *client && !p->answered;
 	if (!*client)
 		rc = pt_http_client_new(client, &a->http, &err);
 	if (rc == 0)
@@ -258,16 +293,10 @@ static int post(struct pt_publisher *p, struct pt_http_client *client, size_t n,
 	rc = pt_buf_done(&body, err);
 	if (rc < 0)
 		return rc;
-	*c = (struct pt_http_call) { .method = "POST",
-				     .headers = headers,
-				     .body = body.p,
-				     .body_size = (int64_t)body.len,
-				     .out = out,
-				     .stall_timeout_ms = STALL_MS,
-				     .cancel = &a->publish_stop,
-				     .tick = pt_beat_tick,
-				     .tick_arg = &p->beat };
-	return pt_link_do(a, client, "/agent/v1/results", c, err);
+	*c = (struct pt_http_call) {
+		.method = "POST", .headers = headers, .body = body.p, .body_size = (int64_t)body.len, .out = out
+	};
+	return send_call(p, client, "/agent/v1/results", c, err);
 }
 
 /* Deliver n entries of p->many.  False: not this way, and nothing has happened to them.  *ret_pause: as of deliver(). */
@@ -283,6 +312,7 @@ static bool deliver_many(struct pt_publisher *p, struct pt_http_client **client,
 	size_t kept = 0;
 	int rc = 0;
 
+	p->kept = *client && !p->answered;
 	if (!*client)
 		rc = pt_http_client_new(client, &a->http, &err);
 	if (rc == 0)

@@ -50,7 +50,8 @@ struct pt_http_call {
 	int64_t timeout_ms;             /* whole call; 0 = none */
 	int64_t stall_timeout_ms;       /* no byte either way for so long; 0 = none */
 	const struct pt_cancel *cancel; /* NULL = cannot be cancelled */
-	/* Called by the calling thread at least every 1.5 s while the call is under way; NULL = not wanted. */
+	/* Called by the calling thread at least every 1.5 s while the call is under way, may change stall_timeout_ms; NULL = not
+	 * wanted. */
 	void (*tick)(void *arg);
 	void *tick_arg;
 	bool follow; /* follow up to 5 redirects */

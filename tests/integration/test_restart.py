@@ -265,7 +265,8 @@ class Forwarder:
     """Passes connections to one address on to a port of 127.0.0.1."""
 
     def __init__(self, address, port, to):
-        self.seen, self.to, self._open = 0, to, []
+        self.seen, self.to, self._open, self._frozen = 0, to, [], set()
+        self.late = 0  # seconds that what comes back takes
         self.listener = socket.create_server((address, port), backlog=64)
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -279,16 +280,22 @@ class Forwarder:
             self.seen += 1
             b = socket.create_connection(("127.0.0.1", self.to))
             self._open += [a, b]
-            for x, y in ((a, b), (b, a)):
-                threading.Thread(target=self._pass, args=(x, y), daemon=True).start()
+            for x, y, back in ((a, b, False), (b, a, True)):
+                threading.Thread(target=self._pass, args=(x, y, back), daemon=True).start()
 
-    @staticmethod
-    def _pass(x, y):
+    def _pass(self, x, y, back):
         with contextlib.suppress(OSError):
             while data := x.recv(1 << 16):
-                y.sendall(data)
+                if back and self.late:
+                    time.sleep(self.late)
+                if x not in self._frozen:
+                    y.sendall(data)
         with contextlib.suppress(OSError):
             y.shutdown(socket.SHUT_RDWR)
+
+    def freeze(self):
+        """What comes on today's connections is taken and goes nowhere: they are half-open, and acknowledged.  New ones work."""
+        self._frozen |= set(self._open)
 
     def close(self):
         with contextlib.suppress(OSError):
@@ -298,6 +305,35 @@ class Forwarder:
             with contextlib.suppress(OSError):
                 s.shutdown(socket.SHUT_RDWR)
             s.close()
+
+
+@pytest.mark.parametrize("trouble", ["half-open", "slow"])
+def test_a_stop_delivers_all_the_same(stack, trouble):
+    """A result that meets a connection that hangs goes by another one within the stop's time, and one whose answer is slow gets its time."""
+    gw = stack.gateway()
+    way = Forwarder("127.0.0.1", 0, gw.port)
+    agent = stack.agent(gw, "--publishers", "1", "--stop-timeout", "25s", gateway_url=f"http://127.0.0.1:{way.port}")
+    assert gw.run("health", agent="agent")["state"] == "succeeded"  # the publisher has a connection now
+    pg = stack.postgres(tls=False)
+    gw.integration("pg", agent.key, "postgres", pg.connect_args(sslmode="disable"))
+    with pg.admin() as lock, lock.cursor() as cur:
+        cur.execute("SELECT pg_advisory_lock(1)")
+        ops = [gw.submit("query", {"sql": "SELECT pg_advisory_lock_shared(1), repeat('x', 100000)"}, integration="pg") for _ in range(3)]
+        for op in ops:
+            gw.wait(op, "running", timeout=20)
+        if trouble == "half-open":
+            way.freeze()
+        else:
+            way.late = 3
+        agent.send(signal.SIGTERM)
+        agent.wait_log("agent is stopping")
+        cur.execute("SELECT pg_advisory_unlock(1)")
+    assert agent.popen.wait(60) == 0
+    for op in ops:
+        doc = gw.operation(op)
+        assert (doc["state"], doc["attempt"]) == ("succeeded", 1), agent.tail()
+    assert "stay in the spool" not in agent.text()
+    way.close()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="a private /etc/hosts needs a mount namespace")
