@@ -14,6 +14,8 @@ enum {
 	PURGE_MARKS = 256,
 	TEXT_MAX = 1024 * 1024,
 };
+/* Numbers of chunks stay below it, so that ids of lines stay below 2^53. */
+#define NUMBER_MAX (UINT64_C(1) << 43)
 
 static const struct pt_field chunk_fields[] = {
 	PT_F(struct pt_rec_log_chunk, n, PT_T_ID, PT_KEY), PT_F(struct pt_rec_log_chunk, account, PT_T_ID, 0),
@@ -444,7 +446,7 @@ static int newest(void *arg, void *rec)
 	return 1;
 }
 
-static int open_db(struct pt_logs *l, const char *url, struct pt_err *err)
+static int open_db(struct pt_logs *l, const char *url, uint64_t since, struct pt_err *err)
 {
 	pt_auto(pt_tx_rollbackp) struct pt_tx *tx = NULL;
 	char n[PT_ID_SIZE] = "";
@@ -455,6 +457,8 @@ static int open_db(struct pt_logs *l, const char *url, struct pt_err *err)
 	if (rc == 0)
 		rc = pt_tx_scan(tx, &pt_log_chunks, &(struct pt_scan) { .desc = true, .limit = 1 }, newest, n, err);
 	l->next = strtoull(n, NULL, 16) + 1;
+	if (l->next < since && since < NUMBER_MAX) /* also after all chunks are gone: who follows by an id misses nothing */
+		l->next = since;
 	return rc;
 }
 
@@ -479,7 +483,7 @@ static int set_aside(const char *url, const struct pt_err *why, struct pt_err *e
 	return PT_OK;
 }
 
-static int open_or_renew(struct pt_logs *l, const char *database, struct pt_err *err)
+static int open_or_renew(struct pt_logs *l, const char *database, uint64_t since, struct pt_err *err)
 {
 	bool file = strncmp(database, "sqlite:", 7) == 0;
 	pt_auto_buf url = PT_BUF_INIT(4096);
@@ -490,11 +494,11 @@ static int open_or_renew(struct pt_logs *l, const char *database, struct pt_err 
 	rc = pt_buf_done(&url, err);
 	if (rc < 0)
 		return rc;
-	rc = open_db(l, url.p, &why);
+	rc = open_db(l, url.p, since, &why);
 	if (rc == PT_E_CORRUPT && file) {
 		pt_db_close(pt_steal(&l->db));
 		rc = set_aside(url.p, &why, err);
-		return rc < 0 ? rc : pt_err_wrap(err, open_db(l, url.p, err), "log lines");
+		return rc < 0 ? rc : pt_err_wrap(err, open_db(l, url.p, since, err), "log lines");
 	}
 	*err = why;
 	return pt_err_wrap(err, rc, "log lines");
@@ -509,7 +513,7 @@ int pt_logs_start(struct pt_gateway *g, const char *database, struct pt_err *err
 	if (!l)
 		return pt_fail_oom(err);
 	g->logs = l;
-	rc = open_or_renew(l, database, err);
+	rc = open_or_renew(l, database, (uint64_t)pt_gateway_now(g), err);
 	if (rc == 0)
 		rc = pt_writer_start(&l->writer, l->db, &hooks, err);
 	return rc < 0 ? rc : pt_log_readers_start(g, err);

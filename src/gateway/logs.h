@@ -2,7 +2,8 @@
  * many lines never keep an operation waiting.
  *
  * A chunk is what one request brought: text with one line per log line, "LEVEL OPERATION\tJSON\n" (LEVEL a digit, OPERATION "-" when it is
- * about none).  A line's id is the chunk's number times PT_LOG_CHUNK_LINES plus its place in it: ids grow in order of arrival. */
+ * about none).  A line's id is the chunk's number times PT_LOG_CHUNK_LINES plus its place in it: ids grow in order of arrival.  A start
+ * numbers chunks from its time in milliseconds on, so that ids grow also when nothing is left of those before. */
 #ifndef PT_GATEWAY_LOGS_H
 #define PT_GATEWAY_LOGS_H
 #include "gateway/internal.h"

@@ -247,6 +247,10 @@ def test_retention_by_bytes_and_age(stack):
     lines = pages(gw, "/agents/warehouse/logs")
     assert lines[-1]["seq"] == seq and 90 <= len(lines) < 105 and lines[0]["seq"] == seq - len(lines) + 1
     wait_until(lambda: pages(gw, "/agents/warehouse/logs") == [], 15, "old lines are gone")
+    gw.stop()
+    gw.restart()
+    ship(agent, [line(seq + 1, "later")])
+    assert messages(gw.api("GET", f"/agents/warehouse/logs?after={lines[-1]['id']}")["items"]) == ["later"], "one who follows misses nothing"
 
 
 @pytest.mark.parametrize("damage", [lambda f: f.write_bytes(b"no database " * 1000),
