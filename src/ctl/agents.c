@@ -76,8 +76,8 @@ static int agents_create(const struct pt_command *cmd, int argc, char **argv, st
 			  "  postern ctl keys create --agent %s --output-file token.json\n"
 			  "  postern ctl agents enable %s\n"
 			  "and where the agent runs:\n"
-			  "  postern agent --gateway-url %s --token-file token.json\n",
-			  s.name, pt_ctl_text(a.doc, "id"), s.name, s.name, pt_ctl_api_url(api));
+			  "  %s\n",
+			  s.name, pt_ctl_text(a.doc, "id"), s.name, s.name, pt_ctl_api_agent(api));
 }
 
 static int agents_show(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
@@ -117,8 +117,7 @@ static int agents_show(const struct pt_command *cmd, int argc, char **argv, stru
 	pt_ctl_fields(a.doc, fields, PT_COUNT(fields), &out);
 	pt_buf_chr(&out, '\n');
 	if (!pt_ctl_items(json_object_get(a.doc, "instances"), instances, PT_COUNT(instances), &out))
-		pt_buf_fmt(&out, "No instance is connected. Start one: postern agent --gateway-url %s --token-file token.json\n",
-			   pt_ctl_api_url(api));
+		pt_buf_fmt(&out, "No instance is connected. Start one: %s\n", pt_ctl_api_agent(api));
 	return pt_ctl_out(&out, err);
 }
 

@@ -14,7 +14,8 @@ struct pt_ctl_api {
 	struct pt_http_client *http;
 	char *url, *shown; /* without a slash at its end; the same without a password */
 	char *authorization;
-	char *ca; /* of the login file */
+	char *ca;    /* of the login file */
+	char *agent; /* how to start one */
 	int64_t patience_ms;
 	bool told; /* that a call is tried again */
 };
@@ -164,6 +165,14 @@ static int open_with(struct pt_ctl_api *api, const struct pt_ctl_target *t, stru
 	if (same_gateway(api, l))
 		api->ca = pt_steal(&l->ca_file);
 	conf.ca = t->ca ? t->ca : api->ca;
+	if (asprintf(&api->agent, "postern agent --gateway-url %s --token-file token.json%s%s", api->shown,
+		     conf.ca ? " --ca-file " : "",
+		     !conf.ca                     ? ""
+		     : access(conf.ca, F_OK) == 0 ? conf.ca
+						  : "FILE" /* it is given as base64 */) < 0) {
+		api->agent = NULL;
+		return pt_fail_oom(err);
+	}
 	return pt_http_client_new(&api->http, &conf, err);
 }
 
@@ -201,12 +210,18 @@ void pt_ctl_api_free(struct pt_ctl_api *api)
 	free(api->url);
 	free(api->shown);
 	free(api->ca);
+	free(api->agent);
 	free(api);
 }
 
 const char *pt_ctl_api_url(const struct pt_ctl_api *api)
 {
 	return api->shown;
+}
+
+const char *pt_ctl_api_agent(const struct pt_ctl_api *api)
+{
+	return api->agent;
 }
 
 void pt_ctl_api_patience(struct pt_ctl_api *api, int64_t ms)

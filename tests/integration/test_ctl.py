@@ -154,6 +154,8 @@ def test_login_remembers_where_the_ca_file_is(home, gw, ca):
     shutil.copy(ca.cert, home / "ca.pem")
     run(BIN, "ctl", "login", "--url", gw.url, "--ca-file", "ca.pem", cwd=home, env=clean_env(HOME=home), input=gw.token)
     run(BIN, "ctl", "whoami", cwd="/", env=clean_env(HOME=home))
+    says = run(BIN, "ctl", "agents", "create", "with-ca", cwd="/", env=clean_env(HOME=home)).stdout
+    assert f"\n  postern agent --gateway-url {gw.url} --token-file token.json --ca-file {home}/ca.pem\n" in says
 
 
 def test_stored_token_goes_to_its_gateway_only(home, gw, origin):
