@@ -112,6 +112,8 @@ static inline PT_MUSTCHECK int pt_db_begin(struct pt_db *db, bool write, struct 
 	(*ret)->epoch = write ? atomic_load(&db->epoch) : epoch;
 	return rc;
 }
+/* A commit has failed with err: is it certain that nothing of it is on the disk, where it would count after a crash? */
+bool pt_db_undone(const struct pt_err *err);
 static inline PT_MUSTCHECK int pt_tx_commit(struct pt_tx *tx, struct pt_err *err)
 {
 	struct pt_db *db = tx->db;

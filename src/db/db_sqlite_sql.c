@@ -263,6 +263,13 @@ int pt_sql_load(sqlite3_stmt *s, int column, const struct pt_field *f, void *rec
 	}
 }
 
+bool pt_db_undone(const struct pt_err *err)
+{
+	long native = strtol(err->native, NULL, 10) & 0xff;
+
+	return native == SQLITE_FULL || native == SQLITE_BUSY;
+}
+
 int pt_sql_fail(sqlite3 *h, struct pt_err *err, const char *what)
 {
 	int rc = sqlite3_extended_errcode(h), sys = sqlite3_system_errno(h);

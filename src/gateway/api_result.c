@@ -20,6 +20,7 @@ struct upload {
 	int64_t got;                   /* body bytes so far */
 	struct pt_blob_writer *blob;
 	char *blob_name;
+	bool ran; /* put_run() succeeded: only its commit may have failed */
 	struct pt_verify *verify;
 	char operation[PT_ID_SIZE];
 	int64_t attempt;
@@ -154,6 +155,7 @@ static int put_run(struct pt_tx *tx, struct pt_write_job *job, struct pt_err *er
 	if (rc == 0 && !u->d.refused.code)
 		rc = pt_refill(u->c.g, tx, u->d.agent, u->head.instance, &a.leases, err);
 	a.duplicate = u->d.duplicate;
+	u->ran = rc == 0;
 	if (rc == 0)
 		pt_shape_write(&pt_result_response_shape, &a, &u->c.out);
 	pt_shape_release(&pt_result_response_shape, &a);
@@ -163,9 +165,12 @@ static int put_run(struct pt_tx *tx, struct pt_write_job *job, struct pt_err *er
 static void put_done(struct pt_write_job *job, int rc)
 {
 	struct upload *u = pt_container_of(pt_container_of(job, struct pt_call, job), struct upload, c);
+	bool named = u->ran && !u->d.refused.code && !u->d.duplicate && !u->d.again; /* a row names its blob */
 
-	if (u->blob_name && (rc < 0 || u->d.refused.code || u->d.duplicate || u->d.again))
-		pt_blob_remove(u->c.g, u->blob_name); /* no row names it */
+	if (u->blob_name && named && rc < 0 && !pt_db_undone(&job->err))
+		pt_blob_unsure(u->c.g, u->blob_name);
+	else if (u->blob_name && (!named || rc < 0))
+		pt_blob_remove(u->c.g, u->blob_name);
 	if (rc < 0 || u->d.refused.code)
 		upload_fail(u, rc < 0 ? &job->err : &u->d.refused);
 	else

@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+enum { UNSURE_MOST = 16 };
+
 struct pt_blob_writer {
 	struct pt_gateway *g;
 	int fd;
@@ -36,6 +38,11 @@ int pt_blob_begin(struct pt_gateway *g, struct pt_blob_writer **ret, struct pt_e
 	char id[PT_ID_SIZE];
 	int rc;
 
+	if (g->n_unsure >= UNSURE_MOST) {
+		free(w);
+		(void)pt_fail(err, PT_E_UNAVAILABLE, "the gateway cannot store results: its database's commits fail");
+		return pt_hint(err, "look at the gateway's log and disk");
+	}
 	if (!w)
 		return pt_fail_oom(err);
 	w->g = g;
@@ -121,6 +128,36 @@ void pt_blob_remove(struct pt_gateway *g, const char *name)
 		return;
 	g->m.blobs--;
 	g->m.blob_bytes -= st.st_size;
+}
+
+static uint64_t commits(struct pt_gateway *g)
+{
+	struct pt_writer_stats ws;
+
+	pt_writer_stats(g->writer, &ws);
+	return ws.commits;
+}
+
+void pt_blob_unsure(struct pt_gateway *g, const char *name)
+{
+	char id[PT_ID_SIZE];
+	struct pt_err ignored;
+
+	pt_id_copy(id, name);
+	(void)!pt_list_append(&g->unsure, sizeof(id), id, &ignored); /* without memory it is swept at the next start */
+	g->unsure_since = commits(g);
+	g->n_unsure = g->unsure.n;
+}
+
+void pt_blobs_sure(struct pt_gateway *g)
+{
+	if (!g->unsure.n || commits(g) == g->unsure_since)
+		return;
+	for (size_t i = 0; i < g->unsure.n; i++)
+		pt_blob_remove(g, (char *)g->unsure.items + i * PT_ID_SIZE);
+	free(g->unsure.items);
+	g->unsure = (struct pt_list) { 0 };
+	g->n_unsure = 0;
 }
 
 /* --- orphans --- */

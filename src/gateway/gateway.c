@@ -327,6 +327,7 @@ static void stop(struct pt_gateway *g, int64_t stop_ms)
 	pt_waiters_free(g);
 	pt_presence_free(g);
 	pt_db_close(g->db);
+	free(g->unsure.items);
 	free(g->blob_dir);
 }
 

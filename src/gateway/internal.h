@@ -55,6 +55,9 @@ struct pt_gateway {
 	int64_t cert_expires; /* of --tls-cert, wall seconds; 0 = no TLS */
 	int64_t retention_ms, lease_ms;
 	int64_t reaped_at;      /* the writer's: when the reaper last looked */
+	struct pt_list unsure;  /* the writer's: names of blobs whose commit failed, see pt_blob_unsure() … */
+	uint64_t unsure_since;  /* … and how many commits there were then */
+	_Atomic size_t n_unsure;
 	int64_t deaf_until;     /* the writer's: a commit failed, and with it what agents said; no lease ends before */
 	int64_t (*jitter)(int64_t bound);        /* tests: in place of a random pause in [1, bound] ms; NULL = random */
 	int64_t log_retention_ms, log_max_bytes; /* log_max_bytes: of each account */
@@ -356,6 +359,7 @@ void pt_logs_stats(struct pt_gateway *g, struct pt_logs_stats *ret);
 
 /* --- blobs.c: bodies of large results --- */
 struct pt_blob_writer;
+/* UNAVAILABLE while commits fail, and many bodies wait for one. */
 int pt_blob_begin(struct pt_gateway *g, struct pt_blob_writer **ret, struct pt_err *err) PT_MUSTCHECK;
 int pt_blob_write(struct pt_blob_writer *w, const void *p, size_t n, struct pt_err *err) PT_MUSTCHECK;
 /* fsync and give its name (caller frees).  It is durable, and an orphan until a result row names it. */
@@ -363,6 +367,10 @@ int pt_blob_commit(struct pt_blob_writer *w, char **ret_name, struct pt_err *err
 void pt_blob_abort(struct pt_blob_writer *w); /* also frees after a commit; NULL is fine */
 int pt_blob_open(struct pt_gateway *g, const char *name, int *ret_fd, struct pt_err *err) PT_MUSTCHECK;
 void pt_blob_remove(struct pt_gateway *g, const char *name);
+/* On the writer's thread.  The commit of the row that names this blob failed: it may be on the disk all the same, and count after a
+ * crash, until another commit has taken its place. */
+void pt_blob_unsure(struct pt_gateway *g, const char *name);
+void pt_blobs_sure(struct pt_gateway *g); /* after each commit: when that has happened, remove them */
 /* At start: remove files that no result names.  CONFLICT when the folder is another database's. */
 int pt_blob_sweep(struct pt_gateway *g, struct pt_err *err) PT_MUSTCHECK;
 /* Write into the folder whose it is, unless that stands there.  After the first account was made. */

@@ -12,7 +12,7 @@ import pytest
 
 from fake_agent import Held, Instance, head_of, new_id
 from harness import peak_rss, request, reset_peak_rss, wait_until
-from product import sanitized
+from product import BIN, sanitized
 
 SLOW = 5 if sanitized() else 1  # sanitizer builds may take so much longer
 
@@ -427,7 +427,7 @@ def test_zstd_result_of_nothing(gw, key, agent):
 
 
 def blobs(gw):
-    return [p for p in (gw.home / "blobs").rglob("*") if p.is_file()]
+    return list((gw.home / "blobs").rglob("blob_*"))
 
 
 class Stream:
@@ -607,6 +607,66 @@ def test_kill_9_loses_nothing_acknowledged(stack):
                 agent.put(lease)
             rest = agent.exchange(wait_ms=500).get("leases", [])
         assert {gw.operation({"id": o})["state"] for o in docs} == {"succeeded"}
+
+
+@pytest.mark.skipif(sanitized(), reason="a sanitizer's runtime wants to be the first library")
+def test_a_commit_whose_sync_fails_keeps_the_body(stack):
+    """The commit is refused, but it may be on the disk: after a crash its row is there, and so must be the file with the body."""
+    failing = stack.home / "failing"
+    gw = stack.gateway(env={"LD_PRELOAD": BIN.parents[2] / "tests/libfailing_sync.so", "FAILING_SYNC": failing})
+    agent = Instance(gw, gw.agent("warehouse"))
+    agent.connect()
+    waiting = agent.hold()
+    op = gw.submit("health", agent="warehouse")
+    lease, = waiting.result(10)["leases"]
+    body = b"[1]\n" * 100000
+    failing.touch()
+    for _ in range(3):
+        status, doc = agent.put(lease, body)
+        assert status == 500, doc
+    gw.kill()
+    assert len(blobs(gw)) == 3
+    failing.unlink()
+    gw.restart()
+    agent.close()
+    status, doc = agent.put(lease, body)
+    assert status == 200, doc
+    wait_until(lambda: len(blobs(gw)) == 1, 5, "the others are gone")
+    assert gw.operation(op)["state"] == "succeeded"
+    assert gw.request("GET", f"/api/v1/operations/{op['id']}/result").body == body
+
+
+@pytest.mark.skipif(sanitized(), reason="a sanitizer's runtime wants to be the first library")
+def test_bodies_of_failed_commits_go_with_the_next_one(stack):
+    failing = stack.home / "failing"
+    gw = stack.gateway(env={"LD_PRELOAD": BIN.parents[2] / "tests/libfailing_sync.so", "FAILING_SYNC": failing})
+    agent = Instance(gw, gw.agent("warehouse"))
+    agent.connect()
+    waiting = agent.hold()
+    op = gw.submit("health", agent="warehouse")
+    lease, = waiting.result(10)["leases"]
+    body = b"[1]\n" * 100000
+    full = failing.with_name("failing.full")
+    full.touch()
+    for _ in range(3):
+        assert agent.put(lease, body)[0] == 503
+        assert len(blobs(gw)) == 0, "a full disk needs the room, and nothing of that commit counts"
+    full.unlink()
+    failing.touch()
+    for _ in range(3):
+        assert agent.put(lease, body)[0] == 500
+    assert len(blobs(gw)) == 3
+    while (status := agent.put(lease, body)[0]) == 500:
+        assert len(blobs(gw)) <= 16
+    assert status == 503, "they do not fill the disk"
+    failing.unlink()
+    gw.submit("health", agent="warehouse")
+    wait_until(lambda: len(blobs(gw)) == 0, 5, "any commit makes sure")
+    assert agent.put({"operation": new_id("op"), "attempt": 1}, body)[0] == 404
+    assert len(blobs(gw)) == 0, "what is refused leaves nothing"
+    assert agent.put(lease, body)[0] == 200
+    assert len(blobs(gw)) == 1
+    assert gw.request("GET", f"/api/v1/operations/{op['id']}/result").body == body
 
 
 def test_sigterm_answers_what_waits_and_ends(stack):
