@@ -126,12 +126,6 @@ void pt_keys_close(struct pt_keys *k)
 	k->path = NULL;
 }
 
-static bool same_file(const struct stat *a, const struct stat *b)
-{
-	return a->st_ino == b->st_ino && a->st_dev == b->st_dev && a->st_size == b->st_size &&
-	       a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
-}
-
 /* Under the lock: read the file if it has changed.  True: there is something new. */
 static bool refresh(struct pt_keys *k)
 {
@@ -141,7 +135,7 @@ static bool refresh(struct pt_keys *k)
 
 	if (stat(k->path, &now) < 0)
 		now = (struct stat){ 0 };
-	if (same_file(&now, &k->seen))
+	if (pt_file_same(&now, &k->seen))
 		return false;
 	rc = load(k, &err);
 	if (rc == 0)

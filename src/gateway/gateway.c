@@ -255,7 +255,6 @@ static int serve(struct pt_gateway *g, const struct conf *conf, struct pt_http_r
 	if (!conf->tls_cert != !conf->tls_key)
 		return pt_fail(err, PT_E_INVALID, "--tls-cert and --tls-key go together");
 	g->database = strncmp(conf->database, "sqlite:", 7) == 0 ? conf->database + 7 : NULL;
-	g->cert_expires = conf->tls_cert ? pt_cert_file_expires(conf->tls_cert) : 0;
 	if ((rc = set_blob_dir(g, conf, err)) < 0 || (rc = pt_db_open(&g->db, conf->database, pt_gateway_tables, err)) < 0 ||
 	    (rc = pt_gateway_clock(g, err)) < 0 || (rc = pt_logs_start(g, conf->database, err)) < 0 ||
 	    (rc = pt_blob_sweep(g, err)) < 0 || (rc = first_owner(g, conf, err)) < 0 || (rc = pt_blob_claim(g, err)) < 0 ||

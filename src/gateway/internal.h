@@ -52,7 +52,6 @@ struct pt_gateway {
 	struct pt_gateway_counts m;
 	char *blob_dir, *public_url;
 	const char *database; /* file of the state, NULL = none (mem:) */
-	int64_t cert_expires; /* of --tls-cert, wall seconds; 0 = no TLS */
 	int64_t retention_ms, lease_ms;
 	int64_t reaped_at;      /* the writer's: when the reaper last looked */
 	struct pt_list unsure;  /* the writer's: names of blobs whose commit failed, see pt_blob_unsure() … */

@@ -367,6 +367,7 @@ static void work_part(struct pt_exposition *x, const struct pt_gateway_counts *m
 
 static void server_part(struct pt_exposition *x, struct pt_gateway *g)
 {
+	int64_t cert_expires = pt_http_server_cert_expires(g->http);
 	struct pt_writer_stats ws;
 	struct pt_http_stats hs;
 
@@ -390,8 +391,8 @@ static void server_part(struct pt_exposition *x, struct pt_gateway *g)
 	pt_metric_begin(x, HTTP_SECONDS);
 	for (int i = 0; i < PT_REQUEST_KINDS; i++)
 		pt_metric_histogram(x, &g->m.requests[i], &request_time, PT_LABELS(kinds[i]));
-	if (g->cert_expires)
-		pt_metric_one(x, CERTIFICATE, (double)g->cert_expires);
+	if (cert_expires)
+		pt_metric_one(x, CERTIFICATE, (double)cert_expires);
 }
 
 static void logs_part(struct pt_exposition *x, struct pt_gateway *g)

@@ -84,9 +84,6 @@ PT_DEFINE_CLEANUP(struct pt_http_client *, pt_http_client_free)
  * itself.  Passwords in URLs never reach a message. */
 int pt_http_do(struct pt_http_client *c, struct pt_http_call *call, struct pt_err *err) PT_MUSTCHECK;
 
-/* The end of the first certificate of a PEM file, wall seconds; 0 = there is none. */
-int64_t pt_cert_file_expires(const char *path);
-
 /* How long an answer of 429 or 503 asks to wait, 0 = not at all. */
 static inline int64_t pt_http_retry_after(const struct pt_http_call *c)
 {

@@ -19,7 +19,6 @@ enum {
 	SPARE_FILES = 128,       /* for the database, bodies on disk, the log */
 	SPARE_CONNECTIONS = 256, /* accepted beyond the limit */
 	MOST_CONNECTIONS = 1 << 20,
-	PEM_MAX = 256 * 1024,
 	STACK = 256 * 1024,
 	LAST_WORDS_MS = 500,
 	FRESH_MS = 500,   /* a new connection's first request comes within this time, or its client can wait */
@@ -229,35 +228,6 @@ static int listen_on(struct pt_http_server *s, struct pt_err *err)
 	return PT_OK;
 }
 
-/* Read and try the pair, because MHD only says that it could not start. */
-static int tls_files(const struct pt_http_server_conf *c, struct pt_buf *cert, struct pt_buf *key, struct pt_err *err)
-{
-	gnutls_certificate_credentials_t cred;
-	int rc;
-
-	if (!c->tls_cert && !c->tls_key)
-		return PT_OK;
-	if (!c->tls_cert || !c->tls_key)
-		return pt_fail(err, PT_E_INVALID, "TLS needs both a certificate and a key");
-	rc = pt_file_read(c->tls_cert, cert, err);
-	rc = rc < 0 ? rc : pt_file_read(c->tls_key, key, err);
-	if (rc < 0) {
-		pt_err_wrap(err, rc, "TLS files");
-		return err ? (int)(err->code = PT_E_INVALID) : PT_E_INVALID;
-	}
-	if (gnutls_certificate_allocate_credentials(&cred) < 0)
-		return pt_fail_oom(err);
-	rc = gnutls_certificate_set_x509_key_mem(cred, &(gnutls_datum_t) { (unsigned char *)cert->p, (unsigned)cert->len },
-						 &(gnutls_datum_t) { (unsigned char *)key->p, (unsigned)key->len },
-						 GNUTLS_X509_FMT_PEM);
-	gnutls_certificate_free_credentials(cred);
-	if (rc < 0) {
-		pt_fail(err, PT_E_INVALID, "TLS certificate %s and key %s: %s", c->tls_cert, c->tls_key, gnutls_strerror(rc));
-		return pt_hint(err, "both are PEM files; the certificate's file starts with the server's own, then its chain");
-	}
-	return PT_OK;
-}
-
 static unsigned least(unsigned a, unsigned b)
 {
 	return a < b ? a : b;
@@ -280,9 +250,10 @@ static void size_table(struct pt_http_server *s)
 	s->n_slots = n + (spare > s->conf.threads ? spare : s->conf.threads);
 }
 
-static int start_mhd(struct pt_http_server *s, const char *cert, const char *key, struct pt_err *err)
+static int start_mhd(struct pt_http_server *s, struct pt_err *err)
 {
-	unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | (cert ? MHD_USE_TLS : 0);
+	unsigned flags =
+		MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | (s->tls ? MHD_USE_TLS : 0);
 	struct MHD_OptionItem opt[12] = {
 		{ MHD_OPTION_LISTEN_SOCKET, s->listen_fd, NULL },
 		{ MHD_OPTION_CONNECTION_MEMORY_LIMIT, PT_HTTP_POOL, NULL },
@@ -297,9 +268,8 @@ static int start_mhd(struct pt_http_server *s, const char *cert, const char *key
 #endif /* before, http_strict.c does more than MHD's option, and with our error document */
 	if (s->conf.threads > 1)
 		opt[n++] = (struct MHD_OptionItem) { MHD_OPTION_THREAD_POOL_SIZE, (intptr_t)s->conf.threads, NULL };
-	if (cert) {
-		opt[n++] = (struct MHD_OptionItem) { MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)cert };
-		opt[n++] = (struct MHD_OptionItem) { MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)key };
+	if (s->tls) {
+		opt[n++] = (struct MHD_OptionItem) { MHD_OPTION_HTTPS_CERT_CALLBACK2, 0, (void *)pt_http_on_certificate };
 		opt[n++] = (struct MHD_OptionItem) { MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)priorities };
 	}
 	opt[n] = (struct MHD_OptionItem) { MHD_OPTION_END, 0, NULL };
@@ -313,11 +283,10 @@ static int start_mhd(struct pt_http_server *s, const char *cert, const char *key
 int pt_http_server_start(struct pt_http_server **ret, const struct pt_http_server_conf *conf, struct pt_err *err)
 {
 	struct pt_http_server *s;
-	pt_auto_buf cert = PT_BUF_INIT(PEM_MAX), key = PT_BUF_INIT(PEM_MAX);
-	int rc = tls_files(conf, &cert, &key, err);
+	int rc;
 
-	if (rc < 0)
-		return rc;
+	if (!conf->tls_cert != !conf->tls_key)
+		return pt_fail(err, PT_E_INVALID, "TLS needs both a certificate and a key");
 	if (conf->threads < 1 || conf->threads > 64)
 		return pt_fail(err, PT_E_INVALID, "%u threads: 1 to 64 are possible", conf->threads);
 	if (posix_memalign((void **)&s, __alignof__(struct pt_http_server), sizeof(*s)))
@@ -335,11 +304,11 @@ int pt_http_server_start(struct pt_http_server **ret, const struct pt_http_serve
 	s->free_slots = calloc(s->n_slots, sizeof(*s->free_slots));
 	rc = s->slots && s->free_slots ? PT_OK : pt_fail_oom(err);
 	rc = rc < 0 ? rc : pt_http_routes_new(&s->routes, conf->routes, conf->n_routes, err);
+	if (rc == 0 && conf->tls_cert)
+		rc = pt_http_tls_open(&s->tls, conf->tls_cert, conf->tls_key, err);
 	rc = rc < 0 ? rc : listen_on(s, err);
 	rc = rc < 0 ? rc : pt_http_watch_start(s, err);
-	rc = rc < 0 ? rc : start_mhd(s, cert.len ? cert.p : NULL, key.p, err);
-	if (key.cap)
-		explicit_bzero(key.p, key.cap);
+	rc = rc < 0 ? rc : start_mhd(s, err);
 	if (rc < 0)
 		pt_http_server_stop(s, 0);
 	else
@@ -352,6 +321,11 @@ int pt_http_server_start(struct pt_http_server **ret, const struct pt_http_serve
 unsigned pt_http_server_port(const struct pt_http_server *s)
 {
 	return s->port;
+}
+
+int64_t pt_http_server_cert_expires(const struct pt_http_server *s)
+{
+	return s->tls ? pt_http_tls_expires(s->tls) : 0;
 }
 
 void pt_http_server_stats(const struct pt_http_server *s, struct pt_http_stats *ret)
@@ -433,6 +407,7 @@ void pt_http_server_stop(struct pt_http_server *s, int64_t most_ms)
 	pt_http_watch_stop(s);
 	pt_closep(&s->listen_fd);
 	pt_http_routes_free(s->routes);
+	pt_http_tls_close(s->tls);
 	for (size_t i = 0; i < PT_HTTP_LOCKS; i++) {
 		pthread_mutex_destroy(&s->locks[i].m);
 		pthread_cond_destroy(&s->locks[i].gone_done);

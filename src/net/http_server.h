@@ -33,7 +33,7 @@ struct pt_http_server_conf {
 	/* "127.0.0.1:8080", "[::]:443", port 0 = any free one; "systemd" = the socket that was passed as descriptor 3
 	 * (sd_listen_fds(3)): it stays open in the service manager, so nobody is refused between two processes. */
 	const char *listen;
-	const char *tls_cert, *tls_key; /* PEM files; both NULL = plain HTTP */
+	const char *tls_cert, *tls_key; /* PEM files, read again when they change; both NULL = plain HTTP */
 	unsigned threads;               /* 1 to 64 */
 	/* 0 = what the file limit allows.  Some more are accepted, each for one request that is answered at once (see
 	 * pt_http_crowded()) and then closed: nobody waits for an answer without one. */
@@ -60,6 +60,8 @@ struct pt_http_stats {
 	unsigned connections, max_connections, active, held;
 	uint64_t crowded;
 };
+/* The end of its certificate, wall seconds; 0 = plain HTTP. */
+int64_t pt_http_server_cert_expires(const struct pt_http_server *s);
 void pt_http_server_stats(const struct pt_http_server *s, struct pt_http_stats *ret);
 /* Stop accepting, after the connections that wait to be accepted (those of a passed socket wait for the next process); every
  * later response carries "Connection: close".  Held requests stay with their holders. */

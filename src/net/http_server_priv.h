@@ -7,6 +7,7 @@
 #ifndef PT_NET_HTTP_SERVER_PRIV_H
 #define PT_NET_HTTP_SERVER_PRIV_H
 #include "net/http_route.h"
+#include <gnutls/abstract.h>
 #include <microhttpd.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -101,6 +102,7 @@ struct pt_http_server {
 	struct pt_http_server_conf conf;
 	struct pt_http_routes *routes;
 	struct MHD_Daemon *mhd;
+	struct pt_http_tls_pair *tls; /* NULL = plain */
 	unsigned port;
 	_Atomic bool quiet, stopping, watch_end;
 	_Atomic uint64_t crowded;
@@ -153,6 +155,16 @@ void pt_http_reply_release(struct pt_http_reply *rep);
 /* Store a reply and wake T when the request is held; the caller has the lock.  False, and rep stays the caller's, when there
  * is a reply already. */
 bool pt_http_deliver_locked(struct pt_http_req *r, struct pt_http_reply *rep);
+
+/* http_tls.c: the certificate.  INVALID: a file cannot be read, is no PEM, or they do not belong together. */
+int pt_http_tls_open(struct pt_http_tls_pair **ret, const char *cert_path, const char *key_path, struct pt_err *err) PT_MUSTCHECK;
+void pt_http_tls_close(struct pt_http_tls_pair *t);
+/* The end of the certificate that the next client sees, wall seconds. */
+int64_t pt_http_tls_expires(struct pt_http_tls_pair *t);
+/* GnuTLS asks for the certificate of a handshake: gnutls_certificate_retrieve_function3 in its manual. */
+int pt_http_on_certificate(gnutls_session_t session, const struct gnutls_cert_retr_st *info, gnutls_pcert_st **ret_chain,
+			   unsigned *ret_n, gnutls_ocsp_data_st **ret_ocsp, unsigned *ret_n_ocsp, gnutls_privkey_t *ret_key,
+			   unsigned *flags);
 
 /* http_watch.c: one thread for clients that went away and clients that are too slow. */
 int pt_http_watch_start(struct pt_http_server *s, struct pt_err *err) PT_MUSTCHECK;

@@ -105,19 +105,6 @@ static int64_t expires(const X509 *x)
 	return ASN1_TIME_to_tm(X509_get0_notAfter(x), &tm) == 1 ? (int64_t)timegm(&tm) : 0;
 }
 
-int64_t pt_cert_file_expires(const char *path)
-{
-	pt_auto_buf pem = PT_BUF_INIT(CA_MAX);
-	struct pt_trust t = { 0 };
-	struct pt_err ignored;
-	int64_t at = 0;
-
-	if (pt_file_read(path, &pem, &ignored) == 0 && pem_read(&t, &pem, "file", &ignored) == 0)
-		at = expires(sk_X509_value(t.extra, 0));
-	sk_X509_pop_free(t.extra, X509_free);
-	return at;
-}
-
 /* The server's own certificate is accepted, and with it the chain. */
 static void accepted(const struct pt_trust *t, X509_STORE_CTX *x, const SSL *ssl, X509 *cert)
 {

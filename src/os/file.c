@@ -38,6 +38,12 @@ int pt_file_read(const char *path, struct pt_buf *b, struct pt_err *err)
 	return pt_err_wrap(err, pt_buf_done(b, err), "read '%s'", path);
 }
 
+bool pt_file_same(const struct stat *a, const struct stat *b)
+{
+	return a->st_ino == b->st_ino && a->st_dev == b->st_dev && a->st_size == b->st_size &&
+	       a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
 int pt_write_all(int fd, const void *data, size_t n, struct pt_err *err)
 {
 	const char *p = data;

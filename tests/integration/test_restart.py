@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import ssl
 import sys
 import threading
 import time
@@ -376,6 +377,42 @@ def test_a_ca_that_changes_is_read_again(stack):
     shutil.copy(other.cert, trusted)
     wait_until(agent.ready, 20 * SLOW, "the link is up with the new CA")
     assert gw.run("health", agent="agent")["state"] == "succeeded"
+
+
+def test_a_renewed_certificate_needs_no_restart(stack):
+    """New connections see the new one, those that are open stay, and files that do not fit change nothing."""
+    gw = stack.gateway(tls=True)
+    agent = stack.agent(gw)
+    cert, key = stack.ca.home / "gateway.pem", stack.ca.home / "gateway.key"
+
+    def seen(version=ssl.TLSVersion.TLSv1_3):
+        context = ssl._create_unverified_context()
+        context.maximum_version = version
+        with socket.create_connection(("127.0.0.1", gw.port), 5) as s, context.wrap_socket(s) as t:
+            return ssl.DER_cert_to_PEM_cert(t.getpeercert(True))
+
+    def expiry():
+        name = "postern_gateway_certificate_expiry_timestamp_seconds "
+        return next(float(line.split()[-1]) for line in gw.request("GET", "/metrics").text.splitlines() if line.startswith(name))
+
+    first, until = seen(), expiry()
+    assert first.strip() == cert.read_text().strip()
+    stack.ca.issue("gateway", days=9)
+    wait_until(lambda: seen() != first, 5 * SLOW, "the new one is shown")
+    second = seen()
+    assert second.strip() == cert.read_text().strip() and 6 < (expiry() - until) / 86400 < 8
+    assert gw.run("health", agent="agent")["state"] == "succeeded" and agent.text().count("link is up") == 1
+
+    good = cert.read_text()
+    cert.write_text("-----BEGIN CERTIFICATE-----\nbroken")
+    wait_until(lambda: seen() == second and "cannot be used; the certificate before stays" in gw.text(), 5 * SLOW, "told, and the one before stays")
+    cert.write_text(good)  # and a chain; of another kind, for TLS 1.2, too
+    wait_until(lambda: seen() == second and gw.text().count("the TLS certificate was read again") == 2, 5 * SLOW, "read again")
+    run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=rsa", "-days", 3, "-keyout", key, "-out", cert)
+    own = cert.read_text()
+    cert.write_text(own + stack.ca.cert.read_text())
+    wait_until(lambda: seen(ssl.TLSVersion.TLSv1_2).strip() == own.strip(), 5 * SLOW, "the RSA one is shown")
+    assert agent.stop() == 0 and gw.stop() == 0
 
 
 def test_ctl_obeys_retry_after(home):
