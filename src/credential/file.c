@@ -1,11 +1,18 @@
 /* FILE: the secret is a file below an allowed folder of the agent.  The kernel itself keeps the way to the file below that folder
  * (openat2, Linux 5.6), symbolic links included: those of a Kubernetes secret mount (name -> ..data/name, ..data -> a folder with
- * the time in its name) stay inside and work; one that leads outside does not. */
+ * the time in its name) stay inside and work; one that leads outside does not.  Where there is no openat2 (older kernels, sandboxes
+ * and seccomp profiles that do not know it) we go that way ourselves, name by name, and follow the links that stay inside. */
 #include "credential/credential.h"
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
+
+enum { DEPTH = 32, LINKS = 40 };
 
 static int file_check(const struct pt_credential_ref *ref, struct pt_err *err)
 {
@@ -41,6 +48,105 @@ static const char *below(const char *path, const char *dir, size_t n)
 	return path + n + strspn(path + n, "/");
 }
 
+/* A way below a folder, one name after the other.  dirs: the folders on it, owned; a ".." goes back to the one before. */
+struct walk {
+	int at; /* where it began */
+	int dirs[DEPTH];
+	unsigned n, links;
+	char rest[4096]; /* what is still to go */
+};
+
+static int here(const struct walk *w)
+{
+	return w->n ? w->dirs[w->n - 1] : w->at;
+}
+
+/* The name that could not be opened is perhaps a symbolic link: then its target comes before the rest. */
+static int follow(struct walk *w, const char *name, const char *rest)
+{
+	char target[4096], way[sizeof(w->rest)];
+	int e = errno;
+	struct statfs fs;
+	ssize_t n = readlinkat(here(w), name, target, sizeof(target) - 1);
+
+	if (n < 0) {
+		errno = e;
+		return -1;
+	}
+	target[n] = '\0';
+	if (++w->links > LINKS || *target == '/' || fstatfs(here(w), &fs) < 0 || fs.f_type == PROC_SUPER_MAGIC) {
+		errno = EXDEV; /* those of /proc lead anywhere, whatever their text says */
+		return -1;
+	}
+	if (snprintf(way, sizeof(way), "%s/%s", target, rest) >= (int)sizeof(way)) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	memcpy(w->rest, way, sizeof(way));
+	return 0;
+}
+
+/* Take one step: 0 = go on, > 0 = it is open as *ret_fd, < 0 = errno. */
+static int step(struct walk *w, int flags, int *ret_fd)
+{
+	char name[NAME_MAX + 1], *p = w->rest + strspn(w->rest, "/");
+	size_t n = strcspn(p, "/");
+	const char *rest = p + n + strspn(p + n, "/");
+	bool last = !*rest;
+	int fd;
+
+	if (n > NAME_MAX || w->n == DEPTH) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	memcpy(name, p, n);
+	name[n] = '\0';
+	if (strcmp(name, "..") == 0 && !w->n) {
+		errno = EXDEV;
+		return -1;
+	}
+	if (strcmp(name, "..") == 0)
+		(void)close(w->dirs[--w->n]);
+	if (strcmp(name, "..") == 0 || strcmp(name, ".") == 0 || !*name) {
+		if (last) {
+			errno = EISDIR;
+			return -1;
+		}
+		memmove(w->rest, rest, strlen(rest) + 1);
+		return 0;
+	}
+	fd = openat(here(w), name, O_NOFOLLOW | (last ? flags : O_PATH | O_DIRECTORY | O_CLOEXEC));
+	if (fd < 0)
+		return errno == ELOOP || errno == ENOTDIR ? follow(w, name, rest) : -1;
+	if (last) {
+		*ret_fd = fd;
+		return 1;
+	}
+	w->dirs[w->n++] = fd;
+	memmove(w->rest, rest, strlen(rest) + 1);
+	return 0;
+}
+
+/* As openat2 with RESOLVE_BENEATH and RESOLVE_NO_MAGICLINKS. */
+static int open_walked(int at, const char *way, int flags)
+{
+	struct walk w = { .at = at };
+	int fd = -1, rc, e;
+
+	if (strlen(way) >= sizeof(w.rest)) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	memcpy(w.rest, way, strlen(way) + 1);
+	while ((rc = step(&w, flags, &fd)) == 0)
+		;
+	e = errno;
+	while (w.n)
+		(void)close(w.dirs[--w.n]);
+	errno = e;
+	return rc < 0 ? -1 : fd;
+}
+
 /* A descriptor of the file, with what the system says about it left to the caller in errno. */
 static int open_below(const char *dir, size_t n, const char *rest)
 {
@@ -57,6 +163,8 @@ static int open_below(const char *dir, size_t n, const char *rest)
 		if (fd < 0 && errno != EAGAIN && errno != EINTR)
 			break;
 	}
+	if (fd < 0 && (errno == ENOSYS || errno == EPERM))
+		fd = open_walked(at, rest, (int)how.flags);
 	return fd;
 }
 
@@ -69,11 +177,7 @@ static int open_failed(int e, struct pt_err *err)
 	}
 	errno = e;
 	(void)pt_fail_sys(err, PT_E_CREDENTIAL, "open");
-	if (e == ENOSYS)
-		(void)pt_hint(err, "credential files need openat2 (Linux 5.6), which this kernel or sandbox does not have: "
-				   "use ENV_VAR");
-	else
-		(void)pt_hint(err, "check that the secret is mounted at this path and that the agent's user may read it");
+	(void)pt_hint(err, "check that the secret is mounted at this path and that the agent's user may read it");
 	return PT_E_CREDENTIAL;
 }
 
