@@ -310,6 +310,7 @@ static void test_tls(const char *dir)
 	pt_auto_buf b = PT_BUF_INIT(1 << 20);
 	int before = atomic_load(&gone_count), fd;
 	int64_t from;
+	pid_t child;
 
 	is_int(tls_ask(dir, "NORMAL", "GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", &b), GNUTLS_TLS1_3,
 	       "TLS 1.3");
@@ -326,11 +327,16 @@ static void test_tls(const char *dir)
 	tls_ask(dir, "NORMAL", "PUT /echo/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\nabc", &b);
 	ok(strncmp(b.p, "HTTP/1.1 413", 12) == 0 && strstr(b.p, "too_large"), "an early refusal over TLS");
 	/* a client that leaves while held */
-	if (fork() == 0) {
-		alarm(1); /* the default action ends it in the middle of its wait */
+	atomic_store(&held_req, NULL);
+	child = fork();
+	ok(child >= 0, "a client");
+	if (child == 0) {
 		tls_ask(dir, "NORMAL", "GET /hold HTTP/1.1\r\nHost: a\r\n\r\n", &b);
 		_exit(0);
 	}
+	ok(wait_until(20000, atomic_load(&held_req) != NULL), "held");
+	if (child > 0)
+		kill(child, SIGKILL);
 	ok(wait_until(4000, atomic_load(&gone_count) == before + 1), "a TLS client that leaves is noticed");
 	while (waitpid(-1, NULL, 0) > 0)
 		;
