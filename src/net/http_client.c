@@ -3,10 +3,12 @@
 #include "net/http_client_priv.h"
 #include "base/clock.h"
 #include <ctype.h>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <strings.h>
+#include <sys/ioctl.h>
 
 enum {
 	CONNECT_TIMEOUT_MS = 10000,
@@ -28,6 +30,7 @@ struct pt_http_client {
 	char *https_proxy, *http_proxy, *no_proxy, *user_agent;
 	int64_t connect_timeout_ms;
 	unsigned unheard_ms;
+	int fd; /* of the connection that was made last, -1 = it is closed */
 };
 
 /* One call while it runs. */
@@ -36,6 +39,7 @@ struct run {
 	struct pt_http_call *call;
 	CURLM *multi;               /* c's; one of its own for a call with allow_address */
 	int64_t moved_ms;           /* when the last byte moved */
+	int64_t through;            /* bytes that the peer's host has, then; up to a constant */
 	int failed;                 /* a callback's refusal: its code, with the error in err */
 	struct pt_err err, refused; /* refused: the last address that allow_address did not like */
 	const char *proxy;          /* "" = direct */
@@ -71,6 +75,7 @@ int pt_http_client_new(struct pt_http_client **ret, const struct pt_http_client_
 	c->user_agent = strdup(conf->user_agent ? conf->user_agent : "postern");
 	c->connect_timeout_ms = conf->connect_timeout_ms ? conf->connect_timeout_ms : CONNECT_TIMEOUT_MS;
 	c->unheard_ms = conf->unheard_ms;
+	c->fd = -1;
 	c->multi = curl_multi_init();
 	c->easy = curl_easy_init();
 	if (!c->https_proxy || !c->http_proxy || !c->no_proxy || !c->user_agent || !c->multi || !c->easy)
@@ -217,9 +222,19 @@ static curl_socket_t on_socket(void *arg, curlsocktype purpose, struct curl_sock
 	fd = socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
 	if (fd >= 0)
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &times, sizeof(times));
+	run->c->fd = fd;
 	if (fd >= 0 && run->c->unheard_ms)
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &run->c->unheard_ms, sizeof(run->c->unheard_ms));
 	return fd;
+}
+
+static int on_close(void *arg, curl_socket_t fd)
+{
+	struct pt_http_client *c = arg;
+
+	if (c->fd == fd)
+		c->fd = -1;
+	return close(fd);
 }
 
 /* --- setting up --- */
@@ -328,6 +343,8 @@ static void set_up(struct run *run, CURL *e, struct curl_slist *headers)
 		curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, 1L);
 	curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, on_socket);
 	curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, run);
+	curl_easy_setopt(e, CURLOPT_CLOSESOCKETFUNCTION, on_close);
+	curl_easy_setopt(e, CURLOPT_CLOSESOCKETDATA, c);
 	curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_write);
 	curl_easy_setopt(e, CURLOPT_WRITEDATA, run);
 	curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, on_header);
@@ -336,6 +353,21 @@ static void set_up(struct run *run, CURL *e, struct curl_slist *headers)
 }
 
 /* --- running --- */
+
+/* The kernel takes a body faster than the network: bytes also move while the send queue gets shorter. */
+static void watch_queue(struct run *run)
+{
+	curl_off_t sent = 0;
+	int queued = 0;
+
+	curl_easy_getinfo(run->c->easy, CURLINFO_SIZE_UPLOAD_T, &sent);
+	if (run->c->fd < 0 || ioctl(run->c->fd, SIOCOUTQ, &queued) < 0)
+		queued = 0;
+	if (sent - queued != run->through) {
+		run->through = sent - queued;
+		run->moved_ms = pt_mono_ms();
+	}
+}
 
 /* 0 when libcurl has finished (*ret_code), < 0 when the call was ended from our side. */
 static int drive(struct run *run, CURLcode *ret_code, struct pt_err *err)
@@ -356,8 +388,10 @@ static int drive(struct run *run, CURLcode *ret_code, struct pt_err *err)
 		if (rc < 0)
 			return rc;
 		if (call->stall_timeout_ms > 0) {
-			int64_t left = run->moved_ms + call->stall_timeout_ms - pt_mono_ms();
+			int64_t left;
 
+			watch_queue(run);
+			left = run->moved_ms + call->stall_timeout_ms - pt_mono_ms();
 			if (left <= 0)
 				return pt_fail(err, PT_E_TIMEOUT, "no byte has come or gone for %lld ms",
 					       (long long)call->stall_timeout_ms);

@@ -249,6 +249,7 @@ struct odd {
 	unsigned port;
 	const char *text;
 	bool hold;
+	size_t slow; /* takes so many bytes slowly, before it answers */
 	pthread_t t;
 };
 
@@ -260,7 +261,14 @@ static void *odd_run(void *arg)
 
 	if (fd < 0)
 		return NULL;
-	(void)take(fd, &b, "\r\n\r\n", 2000);
+	if (!o->slow)
+		(void)take(fd, &b, "\r\n\r\n", 2000);
+	for (ssize_t n = 1; n > 0 && o->slow; o->slow -= (size_t)n < o->slow ? (size_t)n : o->slow) {
+		char part[16384];
+
+		usleep(50000);
+		n = read(fd, part, sizeof(part));
+	}
 	(void)puts_fd(fd, o->text);
 	if (o->hold)
 		(void)take(fd, &b, NULL, 10000);
@@ -272,8 +280,11 @@ static void odd_start(struct odd *o)
 {
 	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t n = sizeof(sa);
+	int small = 65536;
 
 	o->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (o->slow)
+		(void)setsockopt(o->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)); /* of the connections, too */
 	if (o->fd < 0 || bind(o->fd, (struct sockaddr *)&sa, n) < 0 || listen(o->fd, 5) < 0 ||
 	    getsockname(o->fd, (struct sockaddr *)&sa, &n) < 0 || pthread_create(&o->t, NULL, odd_run, o))
 		abort();
@@ -341,6 +352,19 @@ static void test_failures(void)
 		call = (struct pt_http_call) { .method = "GET", .url = url("https://127.0.0.1:%u/", o.port) };
 		is_int(pt_http_do(c, &call, &err), PT_E_TLS, "hung up during the handshake: %s", err.msg);
 		ok(strstr(err.hint, "does not seem to speak TLS"), "with a hint: %s", err.hint);
+		odd_stop(&o);
+	}
+	{ /* a slow network: the kernel has the whole body at once, and brings it in three seconds */
+		struct odd o = { .text = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", .slow = 1000000 };
+		pt_auto(pt_freep) void *body = calloc(1, o.slow);
+
+		odd_start(&o);
+		call = (struct pt_http_call) { .method = "POST",
+					       .url = url("http://127.0.0.1:%u/", o.port),
+					       .body = body,
+					       .body_size = (int64_t)o.slow,
+					       .stall_timeout_ms = 1500 };
+		is_int(pt_http_do(c, &call, &err), 0, "a body that is on its way is no silence: %s", err.msg);
 		odd_stop(&o);
 	}
 	/* whole-call limit, cancel, deadline: each ends a blocked call */
