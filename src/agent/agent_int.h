@@ -118,6 +118,23 @@ int pt_publishers_init(struct pt_agent *a, struct pt_err *err) PT_MUSTCHECK;
 int pt_publishers_start(struct pt_agent *a, struct pt_err *err) PT_MUSTCHECK;
 void pt_publishers_join(struct pt_agent *a); /* ends their calls; what is not delivered stays in the spool */
 
+/* --- deliver.c --- */
+/* Is this error of an answer a refusal for good?  It must be one of `final`, with the status that belongs to it: the 404 of an ingress
+ * whose backend is away, a proxy's 400 or a login page must not cost a result. */
+bool pt_deliver_refused(int64_t status, const json_t *error, const enum pt_code *final, size_t n);
+unsigned pt_deliver_ups(struct pt_agent *a); /* how often the link came up */
+/* What ends a pause, as it is before the call that may make one necessary. */
+struct pt_pause {
+	const struct pt_cancel *stop;
+	const _Atomic bool *draining;
+	bool was_draining;
+	unsigned ups;
+};
+struct pt_pause pt_deliver_pause(struct pt_agent *a, const struct pt_cancel *stop, const _Atomic bool *draining);
+/* Pause.  It ends early when stop is fired, when draining has changed, and (by_link) when the link has come up, also when that was
+ * before; whoever fires stop or changes draining wakes link.wake. */
+void pt_deliver_wait(struct pt_agent *a, const struct pt_pause *p, int64_t ms, bool by_link);
+
 /* --- agent.c --- */
 /* The keys that are used for what ("spool", "outbox"), from those of the token file. */
 int pt_agent_ring(struct pt_agent *a, const char *use, struct pt_seal_ring *ret, struct pt_err *err) PT_MUSTCHECK;

@@ -90,7 +90,6 @@ static int post(struct pt_ship *s, struct pt_http_client *client, const struct p
 	return pt_link_do(s->agent, client, "/agent/v1/logs", c, err);
 }
 
-/* As for results (publisher.c): only a gateway, known by its code, may refuse for good. */
 enum verdict { DONE, REFUSED, AGAIN };
 
 static enum verdict judge(const struct pt_http_call *c, const struct pt_buf *out)
@@ -100,32 +99,20 @@ static enum verdict judge(const struct pt_http_call *c, const struct pt_buf *out
 	struct pt_err ignored;
 	enum verdict v = AGAIN;
 	json_t *doc = NULL;
-	const char *code;
 
 	if (c->status == 200) /* a shape of numbers: nothing to release */
 		return pt_shape_parse(&pt_log_response_shape, out->p, out->len, &r, &ignored) == 0 ? DONE : AGAIN;
 	if (pt_json_parse(out->p, out->len, &doc, &ignored) < 0)
 		return AGAIN;
-	code = json_string_value(json_object_get(json_object_get(doc, "error"), "code"));
-	for (size_t i = 0; code && i < PT_COUNT(final); i++)
-		if (strcmp(code, pt_code_wire(final[i])) == 0 && c->status == pt_code_http(final[i]))
-			v = REFUSED;
+	if (pt_deliver_refused(c->status, json_object_get(doc, "error"), final, PT_COUNT(final)))
+		v = REFUSED;
 	json_decref(doc);
 	return v;
 }
 
-/* A pause that ends early with the stop, with the drain when was_draining was read before it, and (by_link) when the link comes up. */
-static void pause_ms(struct pt_ship *s, int64_t ms, bool by_link, bool was_draining)
+static struct pt_pause pause_of(struct pt_ship *s)
 {
-	struct pt_link *l = &s->agent->link;
-	int64_t until = pt_mono_ms() + ms;
-	unsigned ups;
-
-	pthread_mutex_lock(&l->lock);
-	ups = l->ups;
-	while (pt_mono_ms() < until && (!by_link || l->ups == ups) && s->draining == was_draining && !stopped(s))
-		(void)pt_cond_wait_ms(&l->wake, &l->lock, until - pt_mono_ms());
-	pthread_mutex_unlock(&l->lock);
+	return pt_deliver_pause(s->agent, &s->stop, &s->draining);
 }
 
 static void end_pauses(struct pt_ship *s)
@@ -141,7 +128,7 @@ static void end_pauses(struct pt_ship *s)
 static void ship(struct pt_ship *s, struct pt_http_client **client, struct pt_outbox_batch *b, size_t *max_lines,
 		 struct pt_backoff *backoff)
 {
-	bool draining = s->draining;
+	struct pt_pause pause = pause_of(s);
 	pt_auto_buf out = PT_BUF_INIT(64 * 1024);
 	struct pt_http_call c = { .retry_after_ms = -1 };
 	enum verdict v = AGAIN;
@@ -166,7 +153,7 @@ static void ship(struct pt_ship *s, struct pt_http_client **client, struct pt_ou
 	pt_http_client_free(*client);
 	*client = NULL;
 	s->failures++;
-	pause_ms(s, pt_backoff_fail(backoff, c.retry_after_ms > 0 ? c.retry_after_ms : 20), true, draining);
+	pt_deliver_wait(s->agent, &pause, pt_backoff_fail(backoff, c.retry_after_ms > 0 ? c.retry_after_ms : 20), true);
 }
 
 static bool many(struct pt_outbox *o)
@@ -187,6 +174,7 @@ static void *shipper_thread(void *arg)
 	size_t max_lines = LINES_MAX;
 
 	while (!stopped(s)) {
+		struct pt_pause pause = pause_of(s);
 		struct pt_err err = { 0 };
 		int rc;
 
@@ -198,14 +186,14 @@ static void *shipper_thread(void *arg)
 			continue;
 		}
 		if (!s->draining && !many(s->outbox))
-			pause_ms(s, LINGER_MS, false, false);
+			pt_deliver_wait(s->agent, &pause, LINGER_MS, false);
 		rc = pt_outbox_peek(s->outbox, max_lines, &b, &err);
 		if (rc == 1 && !stopped(s)) {
 			ship(s, &client, &b, &max_lines, &backoff);
 			used = pt_mono_ms();
 		} else if (rc < 0) {
 			pt_log_err(PT_LOG_ERROR, "log lines in the outbox cannot be read", &err);
-			pause_ms(s, IDLE_MS, false, s->draining);
+			pt_deliver_wait(s->agent, &pause, IDLE_MS, false);
 		}
 		if (b.lines.cap > BODY_MAX / 4) { /* a backlog is over: do not keep what it needed */
 			pt_buf_release(&b.lines);

@@ -112,19 +112,14 @@ static int put(struct pt_publisher *p, struct pt_http_client *client, const stru
 	return send_call(p, client, path.p, c, err);
 }
 
-/* What an answer means for the entry (docs/protocol.md, "Result").  A refusal for good must come from a gateway, by its code: the
- * 404 of an ingress whose backend is away, a proxy's 400 or a login page's 200 must not cost a result. */
+/* What an answer means for the entry (docs/protocol.md, "Result"). */
 enum verdict { DONE, REFUSED, AGAIN };
 
 static enum verdict judge_error(int64_t status, const json_t *error)
 {
 	static const enum pt_code final[] = { PT_E_STALE, PT_E_NOT_FOUND, PT_E_INVALID, PT_E_TOO_LARGE };
-	const char *code = json_string_value(json_object_get(error, "code"));
 
-	for (size_t i = 0; code && i < PT_COUNT(final); i++)
-		if (strcmp(code, pt_code_wire(final[i])) == 0 && status == pt_code_http(final[i]))
-			return REFUSED;
-	return AGAIN;
+	return pt_deliver_refused(status, error, final, PT_COUNT(final)) ? REFUSED : AGAIN;
 }
 
 static enum verdict judge(const struct pt_http_call *c, const struct pt_buf *out, struct pt_result_response *r)
@@ -142,36 +137,10 @@ static enum verdict judge(const struct pt_http_call *c, const struct pt_buf *out
 	return v;
 }
 
-static unsigned link_ups(struct pt_agent *a)
-{
-	unsigned ups;
-
-	pthread_mutex_lock(&a->link.lock);
-	ups = a->link.ups;
-	pthread_mutex_unlock(&a->link.lock);
-	return ups;
-}
-
 /* The longest pause between two tries.  A stop has seconds, not minutes. */
 static int64_t longest_pause(const struct pt_agent *a)
 {
 	return a->draining ? 1000 : 30000;
-}
-
-/* A pause that the stop ends, and its beginning, and the link when it comes up, also when that was while the call still failed: ups
- * and draining were read before it. */
-static void pause_ms(struct pt_publisher *p, int64_t ms, unsigned ups, bool draining)
-{
-	struct pt_agent *a = p->agent;
-	struct pt_link *l = &a->link;
-	int64_t until = pt_mono_ms() + ms;
-	struct pt_err err;
-
-	pt_beat_within(&p->beat, ms + PT_BEAT_MS);
-	pthread_mutex_lock(&l->lock);
-	while (pt_mono_ms() < until && l->ups == ups && a->draining == draining && pt_cancel_check(&a->publish_stop, &err) == 0)
-		(void)pt_cond_wait_ms(&l->wake, &l->lock, until - pt_mono_ms());
-	pthread_mutex_unlock(&l->lock);
 }
 
 /* --- what becomes of an entry; each of these consumes it --- */
@@ -307,7 +276,7 @@ static bool deliver_many(struct pt_publisher *p, struct pt_http_client **client,
 	pt_auto_buf out = PT_BUF_INIT(ANSWER_MAX);
 	struct pt_http_call c = { .retry_after_ms = -1 };
 	struct pt_results_response answer = { 0 };
-	unsigned ups = link_ups(a);
+	unsigned ups = pt_deliver_ups(a);
 	struct pt_err err = { 0 };
 	size_t kept = 0;
 	int rc = 0;
@@ -381,7 +350,7 @@ static int64_t deliver_some(struct pt_publisher *p, struct pt_http_client **clie
 	int64_t pause = 0;
 	size_t n;
 
-	if (!is_small(first) || a->put_only == link_ups(a) + 1)
+	if (!is_small(first) || a->put_only == pt_deliver_ups(a) + 1)
 		return deliver(p, client, first, backoff);
 	n = gather(p, first, &next);
 	if (n == 1 || !deliver_many(p, client, n, backoff, &pause)) {
@@ -411,15 +380,13 @@ static void *publisher_thread(void *arg)
 
 	while (pt_cancel_check(&a->publish_stop, &err) == 0) {
 		struct pt_spool_entry e;
-		unsigned ups;
+		struct pt_pause pause;
 		int64_t wait = 0;
-		bool draining;
 		int rc;
 
 		pt_beat_within(&p->beat, TAKE_MS + PT_BEAT_MS);
 		rc = pt_spool_take(a->spool, &e, TAKE_MS, &err);
-		ups = link_ups(a);
-		draining = a->draining;
+		pause = pt_deliver_pause(a, &a->publish_stop, &a->draining);
 		backoff.cap_ms = longest_pause(a);
 		if (rc == 1) {
 			wait = pt_cancel_check(&a->publish_stop, &err) == 0 ? deliver_some(p, &client, &e, &backoff)
@@ -432,8 +399,10 @@ static void *publisher_thread(void *arg)
 			pt_http_client_free(client);
 			client = NULL;
 		}
-		if (wait)
-			pause_ms(p, wait, ups, draining);
+		if (wait) {
+			pt_beat_within(&p->beat, wait + PT_BEAT_MS);
+			pt_deliver_wait(a, &pause, wait, true);
+		}
 	}
 	pt_beat_within(&p->beat, INT32_MAX);
 	return NULL;
