@@ -60,6 +60,7 @@ static int agents_create(const struct pt_command *cmd, int argc, char **argv, st
 	struct conf s = { 0 };
 	pt_auto(pt_ctl_api_freep) struct pt_ctl_api *api = NULL;
 	pt_auto_answer a = PT_CTL_ANSWER_INIT;
+	pt_auto_buf start = PT_BUF_INIT(16384);
 	json_t *body;
 	int rc = pt_ctl_begin(cmd, argc, argv, &s, &api, err);
 
@@ -71,13 +72,17 @@ static int agents_create(const struct pt_command *cmd, int argc, char **argv, st
 		return rc;
 	if (pt_ctl_json(&s.c))
 		return pt_ctl_out_json(&a, err);
+	pt_ctl_api_agent(api, &start);
+	rc = pt_buf_done(&start, err);
+	if (rc < 0)
+		return rc;
 	return pt_ctl_say(err,
 			  "created agent %s (%s), not enabled yet\nNext:\n"
 			  "  postern ctl keys create --agent %s --output-file token.json\n"
 			  "  postern ctl agents enable %s\n"
 			  "and where the agent runs:\n"
 			  "  %s\n",
-			  s.name, pt_ctl_text(a.doc, "id"), s.name, s.name, pt_ctl_api_agent(api));
+			  s.name, pt_ctl_text(a.doc, "id"), s.name, s.name, start.p);
 }
 
 static int agents_show(const struct pt_command *cmd, int argc, char **argv, struct pt_err *err)
@@ -116,8 +121,11 @@ static int agents_show(const struct pt_command *cmd, int argc, char **argv, stru
 		return pt_ctl_out_json(&a, err);
 	pt_ctl_fields(a.doc, fields, PT_COUNT(fields), &out);
 	pt_buf_chr(&out, '\n');
-	if (!pt_ctl_items(json_object_get(a.doc, "instances"), instances, PT_COUNT(instances), &out))
-		pt_buf_fmt(&out, "No instance is connected. Start one: %s\n", pt_ctl_api_agent(api));
+	if (!pt_ctl_items(json_object_get(a.doc, "instances"), instances, PT_COUNT(instances), &out)) {
+		pt_buf_str(&out, "No instance is connected. Start one: ");
+		pt_ctl_api_agent(api, &out);
+		pt_buf_chr(&out, '\n');
+	}
 	return pt_ctl_out(&out, err);
 }
 

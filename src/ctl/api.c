@@ -14,8 +14,7 @@ struct pt_ctl_api {
 	struct pt_http_client *http;
 	char *url, *shown; /* without a slash at its end; the same without a password */
 	char *authorization;
-	char *ca;    /* of the login file */
-	char *agent; /* how to start one */
+	char *ca; /* a file or its base64; NULL = the system's only */
 	int64_t patience_ms;
 	bool told; /* that a call is tried again */
 };
@@ -162,17 +161,14 @@ static int open_with(struct pt_ctl_api *api, const struct pt_ctl_target *t, stru
 		rc = set_token(api, t, l, err);
 	if (rc < 0)
 		return rc;
-	if (same_gateway(api, l))
+	if (t->ca) {
+		api->ca = strdup(t->ca);
+		if (!api->ca)
+			return pt_fail_oom(err);
+	} else if (same_gateway(api, l)) {
 		api->ca = pt_steal(&l->ca_file);
-	conf.ca = t->ca ? t->ca : api->ca;
-	if (asprintf(&api->agent, "postern agent --gateway-url %s --token-file token.json%s%s", api->shown,
-		     conf.ca ? " --ca-file " : "",
-		     !conf.ca                     ? ""
-		     : access(conf.ca, F_OK) == 0 ? conf.ca
-						  : "FILE" /* it is given as base64 */) < 0) {
-		api->agent = NULL;
-		return pt_fail_oom(err);
 	}
+	conf.ca = api->ca;
 	return pt_http_client_new(&api->http, &conf, err);
 }
 
@@ -210,7 +206,6 @@ void pt_ctl_api_free(struct pt_ctl_api *api)
 	free(api->url);
 	free(api->shown);
 	free(api->ca);
-	free(api->agent);
 	free(api);
 }
 
@@ -219,9 +214,11 @@ const char *pt_ctl_api_url(const struct pt_ctl_api *api)
 	return api->shown;
 }
 
-const char *pt_ctl_api_agent(const struct pt_ctl_api *api)
+void pt_ctl_api_agent(const struct pt_ctl_api *api, struct pt_buf *out)
 {
-	return api->agent;
+	pt_buf_fmt(out, "postern agent --gateway-url %s --token-file token.json", api->shown);
+	if (api->ca) /* what is no file is given as base64 */
+		pt_buf_fmt(out, " --ca-file %s", access(api->ca, F_OK) == 0 ? api->ca : "FILE");
 }
 
 void pt_ctl_api_patience(struct pt_ctl_api *api, int64_t ms)

@@ -18,8 +18,8 @@ int pt_ctl_api_open(struct pt_ctl_api **ret, const struct pt_ctl_target *t, stru
 void pt_ctl_api_free(struct pt_ctl_api *api);
 PT_DEFINE_CLEANUP(struct pt_ctl_api *, pt_ctl_api_free)
 const char *pt_ctl_api_url(const struct pt_ctl_api *api);
-/* The command that starts an agent of this gateway, for people. */
-const char *pt_ctl_api_agent(const struct pt_ctl_api *api);
+/* Append the command that starts an agent of this gateway, for people. */
+void pt_ctl_api_agent(const struct pt_ctl_api *api, struct pt_buf *out);
 
 struct pt_ctl_answer {
 	struct pt_buf text; /* as it came */
