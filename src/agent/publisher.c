@@ -34,19 +34,24 @@ static void on_tick(void *arg)
 	p->call->stall_timeout_ms = stall_ms(p);
 }
 
-/* Do the call that a publisher's thread has made of it. */
-static int send_call(struct pt_publisher *p, struct pt_http_client *client, const char *path, struct pt_http_call *c,
+/* Do a call, by a new client where there is none. */
+static int send_call(struct pt_publisher *p, struct pt_http_client **client, const char *path, struct pt_http_call *c,
 		     struct pt_err *err)
 {
-	int rc;
+	int rc = PT_OK;
 
+	p->kept = *client && !p->answered;
+	if (!*client)
+		rc = pt_http_client_new(client, &p->agent->http, err);
+	if (rc < 0)
+		return rc;
 	p->call = c;
 	p->to_sync = 0;
 	c->stall_timeout_ms = stall_ms(p);
 	c->cancel = &p->agent->publish_stop;
 	c->tick = on_tick;
 	c->tick_arg = p;
-	rc = pt_link_do(p->agent, client, path, c, err);
+	rc = pt_link_do(p->agent, *client, path, c, err);
 	p->answered = rc == 0 && p->agent->delivering;
 	return rc;
 }
@@ -90,7 +95,7 @@ static int upload_rewind(void *arg)
 	return 0;
 }
 
-static int put(struct pt_publisher *p, struct pt_http_client *client, const struct pt_spool_entry *e, struct pt_buf *out,
+static int put(struct pt_publisher *p, struct pt_http_client **client, const struct pt_spool_entry *e, struct pt_buf *out,
 	       struct pt_http_call *c, struct pt_err *err)
 {
 	static const char *const headers[] = { "Content-Type: application/vnd.postern.result", "Accept: application/json", NULL };
@@ -194,13 +199,8 @@ static int64_t deliver(struct pt_publisher *p, struct pt_http_client **client, s
 	struct pt_err err = { 0 };
 	int64_t pause = 0;
 	bool mine;
-	int rc = 0;
+	int rc = put(p, client, e, &out, &c, &err);
 
-	p->kept = *client && !p->answered;
-	if (!*client)
-		rc = pt_http_client_new(client, &a->http, &err);
-	if (rc == 0)
-		rc = put(p, *client, e, &out, &c, &err);
 	if (rc == 0)
 		verdict = judge(&c, &out, &answer);
 	if (rc == 0 && verdict != DONE)
@@ -236,7 +236,7 @@ static bool is_small(const struct pt_spool_entry *e)
 	return e->body_fd < 0 && e->tries < MANY_TRIES && e->head.len <= MANY_HEAD && e->inline_body.n <= PT_RESULTS_BODY;
 }
 
-static int post(struct pt_publisher *p, struct pt_http_client *client, size_t n, struct pt_buf *out, struct pt_http_call *c,
+static int post(struct pt_publisher *p, struct pt_http_client **client, size_t n, struct pt_buf *out, struct pt_http_call *c,
 		struct pt_err *err)
 {
 	static const char *const headers[] = { "Content-Type: application/json", "Accept: application/json", NULL };
@@ -279,13 +279,8 @@ static bool deliver_many(struct pt_publisher *p, struct pt_http_client **client,
 	unsigned ups = pt_deliver_ups(a);
 	struct pt_err err = { 0 };
 	size_t kept = 0;
-	int rc = 0;
+	int rc = post(p, client, n, &out, &c, &err);
 
-	p->kept = *client && !p->answered;
-	if (!*client)
-		rc = pt_http_client_new(client, &a->http, &err);
-	if (rc == 0)
-		rc = post(p, *client, n, &out, &c, &err);
 	if (rc == 0 && (c.status == 404 || c.status == 405)) /* an older gateway, or whoever answers for it */
 		a->put_only = ups + 1;
 	if (rc == 0 && (c.status == 404 || c.status == 405 || c.status == 400 || c.status == 413))
