@@ -609,9 +609,8 @@ def test_kill_9_loses_nothing_acknowledged(stack):
         assert {gw.operation({"id": o})["state"] for o in docs} == {"succeeded"}
 
 
-@pytest.mark.skipif(sanitized(), reason="a sanitizer's runtime wants to be the first library")
-def test_a_commit_whose_sync_fails_keeps_the_body(stack):
-    """The commit is refused, but it may be on the disk: after a crash its row is there, and so must be the file with the body."""
+def failing_sync(stack):
+    """A gateway whose commits fail while the file `failing` is there (failing_sync.c), and an operation that is leased."""
     failing = stack.home / "failing"
     gw = stack.gateway(env={"LD_PRELOAD": BIN.parents[2] / "tests/libfailing_sync.so", "FAILING_SYNC": failing})
     agent = Instance(gw, gw.agent("warehouse"))
@@ -619,6 +618,13 @@ def test_a_commit_whose_sync_fails_keeps_the_body(stack):
     waiting = agent.hold()
     op = gw.submit("health", agent="warehouse")
     lease, = waiting.result(10)["leases"]
+    return failing, gw, agent, op, lease
+
+
+@pytest.mark.skipif(sanitized(), reason="a sanitizer's runtime wants to be the first library")
+def test_a_commit_whose_sync_fails_keeps_the_body(stack):
+    """The commit is refused, but it may be on the disk: after a crash its row is there, and so must be the file with the body."""
+    failing, gw, agent, op, lease = failing_sync(stack)
     body = b"[1]\n" * 100000
     failing.touch()
     for _ in range(3):
@@ -638,13 +644,7 @@ def test_a_commit_whose_sync_fails_keeps_the_body(stack):
 
 @pytest.mark.skipif(sanitized(), reason="a sanitizer's runtime wants to be the first library")
 def test_bodies_of_failed_commits_go_with_the_next_one(stack):
-    failing = stack.home / "failing"
-    gw = stack.gateway(env={"LD_PRELOAD": BIN.parents[2] / "tests/libfailing_sync.so", "FAILING_SYNC": failing})
-    agent = Instance(gw, gw.agent("warehouse"))
-    agent.connect()
-    waiting = agent.hold()
-    op = gw.submit("health", agent="warehouse")
-    lease, = waiting.result(10)["leases"]
+    failing, gw, agent, op, lease = failing_sync(stack)
     body = b"[1]\n" * 100000
     full = failing.with_name("failing.full")
     full.touch()
