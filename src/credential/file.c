@@ -92,7 +92,7 @@ static int step(struct walk *w, int flags, int *ret_fd)
 	char name[NAME_MAX + 1], *p = w->rest + strspn(w->rest, "/");
 	size_t n = strcspn(p, "/");
 	const char *rest = p + n + strspn(p + n, "/");
-	bool last = !*rest;
+	bool last = !*rest, up;
 	int fd;
 
 	if (n > NAME_MAX || w->n == DEPTH) {
@@ -101,13 +101,14 @@ static int step(struct walk *w, int flags, int *ret_fd)
 	}
 	memcpy(name, p, n);
 	name[n] = '\0';
-	if (strcmp(name, "..") == 0 && !w->n) {
+	up = strcmp(name, "..") == 0;
+	if (up && !w->n) {
 		errno = EXDEV;
 		return -1;
 	}
-	if (strcmp(name, "..") == 0)
+	if (up)
 		(void)close(w->dirs[--w->n]);
-	if (strcmp(name, "..") == 0 || strcmp(name, ".") == 0 || !*name) {
+	if (up || strcmp(name, ".") == 0 || !*name) {
 		if (last) {
 			errno = EISDIR;
 			return -1;

@@ -34,15 +34,15 @@ static bool name_ok(const char *name)
 
 int pt_blob_begin(struct pt_gateway *g, struct pt_blob_writer **ret, struct pt_err *err)
 {
-	struct pt_blob_writer *w = calloc(1, sizeof(*w));
+	struct pt_blob_writer *w;
 	char id[PT_ID_SIZE];
 	int rc;
 
 	if (g->n_unsure >= UNSURE_MOST) {
-		free(w);
 		(void)pt_fail(err, PT_E_UNAVAILABLE, "the gateway cannot store results: its database's commits fail");
 		return pt_hint(err, "look at the gateway's log and disk");
 	}
+	w = calloc(1, sizeof(*w));
 	if (!w)
 		return pt_fail_oom(err);
 	w->g = g;

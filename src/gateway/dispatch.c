@@ -531,7 +531,9 @@ void pt_dispatch_committed(void *gateway, bool committed)
 		g->deaf_until = pt_gateway_now(g) + g->lease_ms;
 	(void)pt_fail(&err, PT_E_UNAVAILABLE, "the gateway could not store the lease; try again");
 	DL_FOREACH_SAFE(list, x, tmp)
-	pt_exchange_answer(x, committed && !chosen_undone ? NULL : &err);
+	{
+		pt_exchange_answer(x, committed && !chosen_undone ? NULL : &err);
+	}
 	pt_wait_flush(gateway, committed);
 	pt_blobs_sure(g);
 }

@@ -4,9 +4,7 @@
 #include "net/url.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "os/file.h"
 #include <arpa/inet.h>
-#include <gnutls/gnutls.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
