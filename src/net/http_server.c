@@ -1,5 +1,5 @@
-/* Start, connections and end of the HTTP server.  The requests are in http_request.c, the replies in http_reply.c, timeouts
- * and departures in http_watch.c. */
+/* Start, connections and end of the HTTP server.  New connections are in http_accept.c, requests in http_request.c, replies in
+ * http_reply.c, timeouts and departures in http_watch.c. */
 #include "net/http_server_priv.h"
 #include "net/url.h"
 #include "base/clock.h"
@@ -13,13 +13,11 @@
 #include <sys/socket.h>
 
 enum {
-	BACKLOG = 4096,
 	SPARE_FILES = 128,       /* for the database, bodies on disk, the log */
 	SPARE_CONNECTIONS = 256, /* accepted beyond the limit */
 	MOST_CONNECTIONS = 1 << 20,
 	STACK = 256 * 1024,
 	LAST_WORDS_MS = 500,
-	FRESH_MS = 500,   /* a new connection's first request comes within this time, or its client can wait */
 	PASSED_FD = 3,    /* of sd_listen_fds(3) */
 	KEEPALIVE_S = 15, /* silence after which a client is asked whether it is still there */
 	KEEPALIVE_AGAIN_S = 5,
@@ -109,10 +107,14 @@ static void connection_closed(struct pt_http_server *s, struct pt_http_req *r)
 
 static void on_connection(void *cls, struct MHD_Connection *c, void **socket_context, enum MHD_ConnectionNotificationCode what)
 {
-	if (what == MHD_CONNECTION_NOTIFY_STARTED)
-		connection_started(cls, c, socket_context);
-	else if (*socket_context)
-		connection_closed(cls, *socket_context);
+	struct pt_http_server *s = cls;
+
+	if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+		connection_started(s, c, socket_context);
+		atomic_fetch_sub(&s->handed, 1);
+	} else if (*socket_context) {
+		connection_closed(s, *socket_context);
+	}
 }
 
 static void on_log(void *cls, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
@@ -199,7 +201,8 @@ static int bind_to(struct pt_http_server *s, struct pt_err *err)
 		if (ai->ai_family == AF_INET6)
 			(void)setsockopt(s->listen_fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
 	}
-	if (s->listen_fd < 0 || bind(s->listen_fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(s->listen_fd, BACKLOG) < 0) {
+	if (s->listen_fd < 0 || bind(s->listen_fd, ai->ai_addr, ai->ai_addrlen) < 0 ||
+	    listen(s->listen_fd, PT_HTTP_BACKLOG) < 0) {
 		bad = errno;
 		rc = bad == EADDRINUSE || bad == EACCES ? PT_E_UNAVAILABLE : PT_E_INVALID;
 		pt_fail_sys(err, (enum pt_code)rc, "listen on %s", s->conf.listen);
@@ -250,16 +253,15 @@ static void size_table(struct pt_http_server *s)
 
 static int start_mhd(struct pt_http_server *s, struct pt_err *err)
 {
-	unsigned flags =
-		MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | (s->tls ? MHD_USE_TLS : 0);
+	unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG |
+			 (s->tls ? MHD_USE_TLS : 0);
 	struct MHD_OptionItem opt[12] = {
-		{ MHD_OPTION_LISTEN_SOCKET, s->listen_fd, NULL },
 		{ MHD_OPTION_CONNECTION_MEMORY_LIMIT, PT_HTTP_POOL, NULL },
-		{ MHD_OPTION_CONNECTION_LIMIT, (intptr_t)s->n_slots, NULL },
+		{ MHD_OPTION_CONNECTION_LIMIT, INT_MAX, NULL }, /* ours counts: at its own, MHD 0.9.75 leaves a mutex locked */
 		{ MHD_OPTION_CONNECTION_TIMEOUT, (intptr_t)s->conf.idle_timeout_s, NULL },
 		{ MHD_OPTION_THREAD_STACK_SIZE, STACK, NULL },
 	};
-	size_t n = 5;
+	size_t n = 4;
 
 #if MHD_VERSION >= 0x00097601
 	opt[n++] = (struct MHD_OptionItem) { MHD_OPTION_CLIENT_DISCIPLINE_LVL, 1, NULL };
@@ -293,6 +295,7 @@ int pt_http_server_start(struct pt_http_server **ret, const struct pt_http_serve
 	s->conf = *conf;
 	s->listen_fd = s->epoll = s->wake = -1;
 	pthread_mutex_init(&s->slot_lock, NULL);
+	pthread_mutex_init(&s->accept_lock, NULL);
 	for (size_t i = 0; i < PT_HTTP_LOCKS; i++) {
 		pthread_mutex_init(&s->locks[i].m, NULL);
 		pthread_cond_init(&s->locks[i].gone_done, NULL);
@@ -307,6 +310,7 @@ int pt_http_server_start(struct pt_http_server **ret, const struct pt_http_serve
 	rc = rc < 0 ? rc : listen_on(s, err);
 	rc = rc < 0 ? rc : pt_http_watch_start(s, err);
 	rc = rc < 0 ? rc : start_mhd(s, err);
+	rc = rc < 0 ? rc : pt_http_accept_start(s, err);
 	if (rc < 0)
 		pt_http_server_stop(s, 0);
 	else
@@ -335,48 +339,6 @@ void pt_http_server_stats(const struct pt_http_server *s, struct pt_http_stats *
 					.active = open > held ? open - held : 0,
 					.held = held,
 					.crowded = atomic_load(&s->crowded) };
-}
-
-/* The kernel has said yes to these clients already: closing now would reset them. */
-static void serve_queued(struct pt_http_server *s)
-{
-	struct sockaddr_storage sa;
-	socklen_t n = sizeof(sa);
-	int fd;
-
-	while ((fd = accept4(s->listen_fd, (struct sockaddr *)&sa, &n, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0) {
-		(void)MHD_add_connection(s->mhd, fd, (struct sockaddr *)&sa, n); /* closes fd when it fails */
-		n = sizeof(sa);
-	}
-}
-
-void pt_http_server_quiesce(struct pt_http_server *s)
-{
-	if (atomic_exchange(&s->quiet, true))
-		return;
-	(void)MHD_quiesce_daemon(s->mhd); /* gives back our listen_fd, which we close when the threads have ended */
-	if (s->passed)
-		return;
-	serve_queued(s);
-	(void)shutdown(s->listen_fd, SHUT_RDWR); /* the kernel refuses new connections at once */
-}
-
-bool pt_http_server_expects(struct pt_http_server *s)
-{
-	int64_t since = pt_mono_ms() - FRESH_MS;
-	unsigned top = atomic_load(&s->top);
-	bool found = false;
-
-	for (unsigned i = 0; !found && i < top; i++) {
-		const struct pt_http_req *r;
-
-		pthread_mutex_lock(&pt_http_lock_of(s, i)->m);
-		r = s->slots[i].r;
-		found = r && (atomic_load(&r->phase) == PT_PH_FRESH || atomic_load(&r->phase) == PT_PH_RECV) &&
-			atomic_load(&r->since_ms) > since;
-		pthread_mutex_unlock(&pt_http_lock_of(s, i)->m);
-	}
-	return found;
 }
 
 static void wait_open(const struct pt_http_server *s, int64_t most_ms)
@@ -411,6 +373,7 @@ void pt_http_server_stop(struct pt_http_server *s, int64_t most_ms)
 		pthread_cond_destroy(&s->locks[i].gone_done);
 	}
 	pthread_mutex_destroy(&s->slot_lock);
+	pthread_mutex_destroy(&s->accept_lock);
 	free(s->slots);
 	free(s->free_slots);
 	free(s);

@@ -63,8 +63,8 @@ struct pt_http_stats {
 /* The end of its certificate, wall seconds; 0 = plain HTTP. */
 int64_t pt_http_server_cert_expires(const struct pt_http_server *s);
 void pt_http_server_stats(const struct pt_http_server *s, struct pt_http_stats *ret);
-/* Stop accepting, after the connections that wait to be accepted (those of a passed socket wait for the next process); every
- * later response carries "Connection: close".  Held requests stay with their holders. */
+/* Stop accepting, after the connections that wait to be accepted and have room (those of a passed socket wait for the next process);
+ * every later response carries "Connection: close".  Held requests stay with their holders. */
 void pt_http_server_quiesce(struct pt_http_server *s);
 /* Is there a connection, made a moment ago, whose first request is still to come? */
 bool pt_http_server_expects(struct pt_http_server *s);
@@ -108,9 +108,10 @@ void pt_http_reply_err(struct pt_http_req *r, const struct pt_err *err);
 void pt_http_reply_stream(struct pt_http_req *r, int status, const char *content_type, int64_t size,
 			  ssize_t (*read)(void *arg, char *buf, size_t max), void (*free_fn)(void *arg), void *arg);
 
-/* Keep the request open after the handler returns.  gone (may be NULL; another thread) tells that the client has closed its side:
- * the holder still owes one reply (gone may give it), whose content nobody sees.  gone may come while another thread is
- * replying: what arg points to must live until the free_fn of pt_http_set_data(), which never runs before gone has
- * returned; gone must not touch r unless it knows, by the holder's own lock, that nobody has replied. */
+/* Keep the request open after the handler returns.  gone (may be NULL) tells that the client has closed its side: the holder
+ * still owes one reply (gone may give it), whose content nobody sees.  It runs on another thread, must not block (new connections
+ * wait for it), and may come while another thread is replying: what arg points to must live until the free_fn of
+ * pt_http_set_data(), which never runs before gone has returned; gone must not touch r unless it knows, by the holder's own
+ * lock, that nobody has replied. */
 void pt_http_hold(struct pt_http_req *r, void (*gone)(void *arg), void *arg);
 #endif

@@ -21,6 +21,7 @@ enum {
 	PT_HTTP_SMALL_REST = 64 * 1024, /* a refused request's body up to this size is read, so that the connection stays */
 	PT_HTTP_LINGER_MS = 2000,       /* how long a connection is drained after an early refusal */
 	PT_HTTP_LEAST_RATE = 16,        /* bytes per millisecond that a long body must keep up */
+	PT_HTTP_BACKLOG = 4096,
 	PT_HTTP_TICK_MS = 400,
 	PT_HTTP_CROWDED_MS = 5000, /* how long a request on a crowded connection may take to arrive */
 	PT_HTTP_ENDED_MS = 1000,   /* how long a connection that its client has ended may stay as it is */
@@ -104,7 +105,7 @@ struct pt_http_server {
 	struct MHD_Daemon *mhd;
 	struct pt_http_tls_pair *tls; /* NULL = plain */
 	unsigned port;
-	_Atomic bool quiet, stopping, watch_end;
+	_Atomic bool quiet, stopping, watch_end; /* quiet: no more connections; set under accept_lock */
 	_Atomic uint64_t crowded;
 	_Atomic unsigned connections, open, held; /* open: requests that began and did not end, held ones too */
 	/* connections by slot; the free ones are a stack */
@@ -113,6 +114,11 @@ struct pt_http_server {
 	unsigned most;        /* connections; the slots above are for crowded ones */
 	_Atomic unsigned top; /* slots from here on were never used */
 	pthread_mutex_t slot_lock;
+	/* new connections */
+	pthread_mutex_t accept_lock; /* who accepts has it */
+	bool refused;                /* under it: said that there was an error; until all who waited are in */
+	_Atomic unsigned handed; /* to MHD, whose thread has not begun with them; for good if it has no memory to: nobody tells */
+	_Atomic int64_t handed_ms;   /* the last one */
 	struct pt_http_lock locks[PT_HTTP_LOCKS];
 	pthread_t watcher;
 	bool watching; /* the thread runs */
@@ -166,7 +172,13 @@ int pt_http_on_certificate(gnutls_session_t session, const struct gnutls_cert_re
 			   unsigned *ret_n, gnutls_ocsp_data_st **ret_ocsp, unsigned *ret_n_ocsp, gnutls_privkey_t *ret_key,
 			   unsigned *flags);
 
-/* http_watch.c: one thread for clients that went away and clients that are too slow. */
+/* http_accept.c */
+#define PT_HTTP_ID_LISTEN (UINT64_MAX - 1) /* the listening socket among what the watcher waits for */
+int pt_http_accept_start(struct pt_http_server *s, struct pt_err *err) PT_MUSTCHECK;
+/* Accept who waits.  When to call it again, in ms, or -1: when the socket says so. */
+int pt_http_accept(struct pt_http_server *s);
+
+/* http_watch.c: one thread for new clients, those that went away and those that are too slow. */
 int pt_http_watch_start(struct pt_http_server *s, struct pt_err *err) PT_MUSTCHECK;
 void pt_http_watch_stop(struct pt_http_server *s);
 void pt_http_watch_kick(struct pt_http_server *s);

@@ -1,5 +1,7 @@
 /* One small thread beside MHD's.
  *
+ * New: http_accept.c.
+ *
  * Gone: MHD does not look at a suspended connection, so nobody would notice that the client of a held request left.  Its
  * socket is put once into an epoll set of ours, edge-triggered and for EPOLLRDHUP only: bytes of a pipelined request
  * do not wake us, and holding again costs no system call.
@@ -120,27 +122,40 @@ static void peer_left(struct pt_http_server *s, uint64_t id)
 	pthread_mutex_unlock(&l->m);
 }
 
+/* How long there is nothing to do unless something happens: again is what pt_http_accept() said. */
+static int patience(struct pt_http_server *s, int again)
+{
+	int tick = atomic_load(&s->connections) ? PT_HTTP_TICK_MS : -1;
+
+	return again < 0 ? tick : again;
+}
+
 static void *run(void *arg)
 {
 	struct pt_http_server *s = arg;
 	struct epoll_event ev[64];
 	int64_t next = 0;
+	int again = -1;
 
 	for (;;) {
-		int n = epoll_wait(s->epoll, ev, PT_COUNT(ev), atomic_load(&s->connections) ? PT_HTTP_TICK_MS : -1);
+		int n = epoll_wait(s->epoll, ev, PT_COUNT(ev), patience(s, again));
 		int64_t now = pt_mono_ms();
+		bool fresh = again >= 0;
 
 		for (int i = 0; i < n; i++) {
 			uint64_t count;
 
-			if (ev[i].data.u64 != ID_WAKE) {
+			if (ev[i].data.u64 == PT_HTTP_ID_LISTEN) {
+				fresh = true;
+			} else if (ev[i].data.u64 != ID_WAKE) {
 				peer_left(s, ev[i].data.u64);
-				continue;
+			} else {
+				(void)!read(s->wake, &count, sizeof(count)); /* non-blocking: only resets it */
+				if (atomic_load(&s->watch_end))
+					return NULL;
 			}
-			(void)!read(s->wake, &count, sizeof(count)); /* non-blocking: only resets it */
-			if (atomic_load(&s->watch_end))
-				return NULL;
 		}
+		again = fresh ? pt_http_accept(s) : -1;
 		if (now >= next) {
 			sweep(s);
 			next = now + PT_HTTP_TICK_MS;
