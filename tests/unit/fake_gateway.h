@@ -535,6 +535,16 @@ static inline void fake_poke(struct fake *f)
 	pthread_mutex_unlock(&f->lock);
 }
 
+/* The value of expr (over f, under its lock), while an agent is at work. */
+#define fake_get(f, expr)                         \
+	({                                        \
+		__typeof__(expr) value_;          \
+		pthread_mutex_lock(&(f)->lock);   \
+		value_ = (expr);                  \
+		pthread_mutex_unlock(&(f)->lock); \
+		value_;                           \
+	})
+
 /* Wait up to 10 s until cond (over f, under its lock) holds; true when it does. */
 #define fake_until(f, cond)                                                                                         \
 	({                                                                                                          \

@@ -65,7 +65,7 @@ static void test_only_results(void)
 	pt_agent_stop(t.a);
 	fake_poke(gw);
 	ok(fake_until(gw, gw->saw_draining), "the next exchange says that the agent stops");
-	ok(!gw->saw_goodbye, "long before the goodbye");
+	ok(!fake_get(gw, gw->saw_goodbye), "long before the goodbye");
 	fake_set(gw, &gw->put_status, 0);
 	(void)agent_end(&t);
 	is_int(gw->accepted, 1, "and the result is delivered");
@@ -164,9 +164,7 @@ static int force_child(void)
 	pthread_join(t.thread, NULL);
 	if (pt_mono_ms() - ms > 500 * SLOW)
 		return 2;
-	pthread_mutex_lock(&gw->lock);
-	good = gw->saw_goodbye && gw->last.holding.n == 0;
-	pthread_mutex_unlock(&gw->lock);
+	good = fake_get(gw, gw->saw_goodbye && gw->last.holding.n == 0);
 	return !good ? 3 : t.all_ended ? 4 : 0;
 }
 
@@ -210,9 +208,7 @@ static int deaf_child(void)
 	ms = pt_mono_ms() - ms;
 	if (ms > 4000)
 		return 2;
-	pthread_mutex_lock(&gw->lock);
-	good = gw->saw_goodbye && gw->last.holding.n == 0;
-	pthread_mutex_unlock(&gw->lock);
+	good = fake_get(gw, gw->saw_goodbye && gw->last.holding.n == 0);
 	if (!good)
 		return 3;
 	return t.all_ended ? 4 : 0;
@@ -278,7 +274,7 @@ static void test_too_many(void)
 	}
 	agent_begin(&t);
 	ok(fake_until(gw, started == 4 && strstr(gw->released, ":1 op_")), "six leases for four slots: two go back");
-	is_int(strlen(gw->released), 14, "no more: %s", gw->released);
+	is_int(fake_get(gw, strlen(gw->released)), 14, "no more: %s", gw->released);
 	wake_sleepers = 4;
 	ok(fake_until(gw, gw->accepted == 4), "four run to their end");
 	end();
@@ -289,12 +285,7 @@ enum { MANY = 64 };
 /* Does the agent ask for less than it has room for?  (What it still holds is in the number.) */
 static bool asks_for_less(void)
 {
-	bool less;
-
-	pthread_mutex_lock(&gw->lock);
-	less = gw->last.slots < MANY;
-	pthread_mutex_unlock(&gw->lock);
-	return less;
+	return fake_get(gw, gw->last.slots < MANY);
 }
 
 static void test_full(void)
@@ -406,11 +397,11 @@ static void test_pauses(void)
 	agent_begin(&t);
 	ok(fake_until(gw, gw->held != NULL), "an exchange is held");
 	fake_set(gw, &gw->spread_ms, 60000);
-	n = gw->exchanges;
+	n = fake_get(gw, gw->exchanges);
 	fake_poke(gw);
 	ok(fake_until(gw, !gw->held), "its answer says that the gateway stops");
 	usleep(3300000); /* not a wait for something: it must not come.  Three draws that make less are 1 in 36,000 */
-	ok(gw->exchanges <= n + 2, "the agent takes its time to come back");
+	ok(fake_get(gw, gw->exchanges) <= n + 2, "the agent takes its time to come back");
 	ok(agent_stop(&t) < 1000 * SLOW, "and ends at once all the same");
 	ok(gw->saw_goodbye, "with a goodbye");
 	end();
