@@ -137,6 +137,8 @@ static int set_token(struct pt_ctl_api *api, const struct pt_ctl_target *t, cons
 		(void)pt_fail(err, PT_E_UNAUTHENTICATED, "no API token for %s", api->shown);
 		return pt_hint(err, "postern ctl login --url %.120s, or set POSTERN_API_TOKEN_FILE", api->shown);
 	}
+	if (rc == PT_E_NOT_FOUND)
+		return pt_hint(err, "--token-file names the file that holds an API token; without it 'postern ctl login' counts");
 	if (rc < 0)
 		return rc;
 	if (strpbrk(header.p, "\r\n"))

@@ -65,6 +65,7 @@ def ctl(module_stack, gw):
     (("ctl", "agents", "list", "-o", "yaml"), 64, "", "not one of table, json"),
     (("ctl", "agents", "list"), 64, "", "postern ctl login --url"),
     (("ctl", "agents", "list", "--url", "gopher://x", "--token-file", "/dev/null"), 64, "", "is not the URL of a gateway"),
+    (("ctl", "agents", "list", "--url", "http://x", "--token-file", "/no/such"), 66, "", "--token-file names the file that holds"),
 ])
 def test_command_line(home, argv, code, out, err):
     p = run(BIN, *argv, check=False, env=clean_env(HOME=home))
