@@ -91,6 +91,7 @@ struct pt_tx {
 	struct pt_db *db;
 	uint64_t epoch; /* of the database when it began */
 	bool write;
+	bool no_copies;    /* its epoch may not be that of what it sees */
 	bool wrote_steady; /* copies say nothing about its own writes */
 	bool dirty; /* something was written: a commit of a clean transaction costs nothing */
 };
@@ -102,14 +103,17 @@ int pt_db_open(struct pt_db **ret, const char *url, const struct pt_table *const
 
 static inline PT_MUSTCHECK int pt_db_begin(struct pt_db *db, bool write, struct pt_tx **ret, struct pt_err *err)
 {
-	uint64_t epoch = atomic_load(&db->epoch); /* before: what the transaction sees is at least as new */
+	uint64_t epoch = atomic_load(&db->epoch);
 	int rc = db->ops->begin(db, write, ret, err);
+	bool between;
 
 	if (rc < 0)
 		return rc;
 	while (write && atomic_load(&db->uncounted)) /* the writer before this one is between two lines of pt_tx_commit() */
 		(void)sched_yield();
-	(*ret)->epoch = write ? atomic_load(&db->epoch) : epoch;
+	between = atomic_load(&db->uncounted); /* before the epoch: pt_tx_commit() raises that, then lowers this */
+	(*ret)->epoch = atomic_load(&db->epoch);
+	(*ret)->no_copies = !write && (between || (*ret)->epoch != epoch);
 	return rc;
 }
 /* A commit has failed with err: is it certain that nothing of it is on the disk, where it would count after a crash? */

@@ -2,8 +2,9 @@
  * when an administrator does something; a read of the database costs a hundred times as much as a copy.
  *
  * A copy belongs to the epoch of the database in which it was read.  A commit that wrote to any steady table ends the epoch, and
- * all copies go.  So a transaction gets copies at least as new as what else it sees, and once such a commit is acknowledged nobody gets
- * an older one.  A transaction that wrote to steady tables itself reads the database.
+ * all copies go.  So a transaction gets copies as new as what else it sees, and once such a commit is acknowledged nobody
+ * gets an older one.  While such a commit is on its way the database is read, also by transactions that began then, and by one
+ * that wrote to steady tables itself.
  *
  * One lock, held for a lookup and a copy; any thread. */
 #include "db/backend.h"
@@ -93,6 +94,11 @@ static bool copy_row(const struct pt_shape *sh, void *dst, const void *src)
 	return whole;
 }
 
+static bool copies_count(const struct pt_tx *tx)
+{
+	return !tx->wrote_steady && !tx->no_copies;
+}
+
 static bool look_up(struct pt_steady *s, uint64_t epoch, const struct pt_table *t, const char *key, size_t n, void *rec)
 {
 	struct copy *c = NULL;
@@ -148,7 +154,7 @@ static void remember(struct pt_steady *s, uint64_t epoch, const struct pt_table 
 int pt_steady_get(struct pt_tx *tx, const struct pt_table *t, void *rec, struct pt_err *err)
 {
 	char key[KEY_MAX];
-	size_t n = tx->wrote_steady ? 0 : key_of(t, NULL, rec, key);
+	size_t n = copies_count(tx) ? key_of(t, NULL, rec, key) : 0;
 	int rc;
 
 	if (look_up(tx->db->steady, tx->epoch, t, key, n, rec))
@@ -178,7 +184,7 @@ static int take_first(void *arg, void *rec)
 int pt_tx_find(struct pt_tx *tx, const struct pt_table *t, const struct pt_index *index, void *rec, struct pt_err *err)
 {
 	char key[KEY_MAX];
-	size_t n = t->steady && !tx->wrote_steady ? key_of(t, index, rec, key) : 0;
+	size_t n = t->steady && copies_count(tx) ? key_of(t, index, rec, key) : 0;
 	pt_auto(pt_freep) void *row = NULL;
 	struct first f = { .t = t };
 	unsigned n_eq = 0;
@@ -209,7 +215,7 @@ static int read_alone(struct pt_db *db, const struct pt_table *t, const struct p
 	int rc;
 
 	pt_assert(t->steady);
-	if (look_up(db->steady, atomic_load(&db->epoch), t, key, key_of(t, index, rec, key), rec))
+	if (!atomic_load(&db->uncounted) && look_up(db->steady, atomic_load(&db->epoch), t, key, key_of(t, index, rec, key), rec))
 		return PT_OK;
 	rc = pt_db_begin(db, false, &tx, err);
 	if (rc < 0)

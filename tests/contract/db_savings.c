@@ -146,6 +146,64 @@ static void test_steady(void)
 	pt_db_close(db);
 }
 
+static const struct pt_db_ops *real;
+static struct pt_db *between;
+
+/* What others read after the commit has happened, before it is counted. */
+static int commit_and_read(struct pt_tx *tx, struct pt_err *e)
+{
+	int rc = real->commit(tx, e);
+	struct pt_tx *reader;
+
+	is_int(age_of(between, NULL, "a", NULL), 2, "the new one by the key");
+	is_int(age_of(between, NULL, NULL, "ann"), 2, "and no copy of the old one by the name");
+	reader = begin(between, false);
+	is_int(age_of(between, reader, "a", NULL), 2, "in a transaction, too");
+	is_int(age_of(between, reader, NULL, "ann"), 2, "by both");
+	pt_tx_rollback(reader);
+	return rc;
+}
+
+/* A reader begins, and before its next line there is a commit. */
+static int begin_and_commit(struct pt_db *db, bool write, struct pt_tx **ret, struct pt_err *e)
+{
+	int rc = real->begin(db, write, ret, e);
+	struct pt_tx *tx;
+
+	db->ops = real;
+	tx = begin(db, true);
+	ok(put_person(tx, "a", "ann", 3, true) == 0 && commit(tx) == 0, "a change by another");
+	return rc;
+}
+
+/* Who has seen a change does not see what was before it, not even before the change is acknowledged. */
+static void test_steady_between(void)
+{
+	struct pt_db_ops ops;
+	struct pt_tx *tx;
+
+	between = fresh();
+	real = between->ops;
+	tx = begin(between, true);
+	ok(put_person(tx, "a", "ann", 1, false) == 0 && commit(tx) == 0, "a person");
+	is_int(age_of(between, NULL, NULL, "ann"), 1, "a copy, by the name");
+	tx = begin(between, true);
+	ok(put_person(tx, "a", "ann", 2, true) == 0, "a change");
+	ops = *real;
+	ops.commit = commit_and_read;
+	between->ops = &ops;
+	ok(commit(tx) == 0, "commit");
+	ops = *real;
+	ops.begin = begin_and_commit;
+	tx = begin(between, false);
+	is_int(age_of(between, tx, "a", NULL), 2, "who began before sees what was");
+	is_int(age_of(between, NULL, "a", NULL), 3, "others what is");
+	is_int(age_of(between, tx, NULL, "ann"), 2, "and no copy of that goes to who began before");
+	pt_tx_rollback(tx);
+	is_int(age_of(between, NULL, NULL, "ann"), 3, "nor is what it saw remembered");
+	pt_db_close(between);
+}
+
 struct steady_run {
 	struct pt_db *db;
 	_Atomic int64_t acknowledged;
@@ -202,6 +260,7 @@ int main(int argc, char **argv)
 		return 1;
 	test_savings();
 	test_steady();
+	test_steady_between();
 	test_steady_threads();
 	return end();
 }
