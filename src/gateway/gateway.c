@@ -294,8 +294,10 @@ static void await_requests(const struct pt_gateway *g, int64_t most_ms)
 	struct pt_http_stats s;
 
 	for (;;) {
+		bool expects = pt_http_server_expects(g->http); /* first: what is expected becomes active */
+
 		pt_http_server_stats(g->http, &s);
-		if ((s.active + s.held == 0 && !pt_http_server_expects(g->http)) || pt_mono_ms() >= end)
+		if ((!expects && s.active + s.held == 0) || pt_mono_ms() >= end)
 			return;
 		nap();
 	}
