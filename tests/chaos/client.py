@@ -2,6 +2,7 @@
 
 Broken: the request's outcome is not known, whatever the reason.  .sent says if any byte of it was written."""
 import asyncio
+import errno
 import json
 
 
@@ -47,7 +48,7 @@ class Client:
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as e:
             self.close()
             reason = "closed unanswered" if sent and not fresh and isinstance(e, asyncio.IncompleteReadError) and not e.partial \
-                else type(e).__name__
+                else errno.errorcode.get(e.errno, "OSError") if type(e) is OSError else type(e).__name__
             raise Broken(reason, sent) from None
         except BaseException:  # cancelled in the middle: nothing may follow on this connection
             self.close()

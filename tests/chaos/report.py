@@ -4,6 +4,7 @@ import collections
 import hashlib
 import json
 import sys
+import time
 
 import checker
 from client import Broken, Client
@@ -12,11 +13,24 @@ from workload import TERMINAL
 MOST = 40  # lines of evidence on the terminal; violations.txt has all
 
 
+async def read(client, path, patience=60):
+    """(status, body), however often the connection has to be tried: the way to a gateway that has moved may lag behind it."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return await client.request("GET", path, timeout=60)
+        except Broken as e:
+            if e.sent or time.monotonic() > end:
+                raise
+            print(f"reading the end: {e.reason}")
+        await asyncio.sleep(0.5)
+
+
 async def read_finals(history, port, token, accepted, tasks=24):
     """What the gateway lists, and each acknowledged operation with the digest of its result."""
     client, before = Client(port, token), ""
     while True:
-        status, data = await client.request("GET", f"/api/v1/operations?limit=500{before}", timeout=60)
+        status, data = await read(client, f"/api/v1/operations?limit=500{before}")
         assert status == 200, (status, data)
         doc = json.loads(data)
         for o in doc["items"]:
@@ -30,13 +44,13 @@ async def read_finals(history, port, token, accepted, tasks=24):
     async def reader():
         c = Client(port, token)
         for op in todo:
-            status, data = await c.request("GET", f"/api/v1/operations/{op}", timeout=60)
+            status, data = await read(c, f"/api/v1/operations/{op}")
             if status == 404:
                 continue  # lost: there is no final state of it
             o, digest = json.loads(data), None
             if o["state"] == "succeeded" and o.get("result", {}).get("body"):
                 try:
-                    status, body = await c.request("GET", f"/api/v1/operations/{op}/result", timeout=60)
+                    status, body = await read(c, f"/api/v1/operations/{op}/result")
                     digest = hashlib.sha256(body).hexdigest() if status == 200 else None
                 except Broken:  # a damaged body: the gateway ends the answer early, and the checker misses the result
                     c.close()
