@@ -63,8 +63,8 @@ struct pt_http_stats {
 /* The end of its certificate, wall seconds; 0 = plain HTTP. */
 int64_t pt_http_server_cert_expires(const struct pt_http_server *s);
 void pt_http_server_stats(const struct pt_http_server *s, struct pt_http_stats *ret);
-/* Stop accepting, after the connections that wait to be accepted and have room (those of a passed socket wait for the next process);
- * every later response carries "Connection: close".  Held requests stay with their holders. */
+/* Stop accepting, after the connections that wait to be accepted and have room (those of a passed socket wait for the next
+ * process); every later response carries "Connection: close".  Held requests stay with their holders. */
 void pt_http_server_quiesce(struct pt_http_server *s);
 /* Is there a connection, made a moment ago, whose first request is still to come? */
 bool pt_http_server_expects(struct pt_http_server *s);

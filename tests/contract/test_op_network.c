@@ -222,13 +222,13 @@ static void tcp(struct op_run *r)
 	r->cancel.deadline_ms = start + 100;
 	is_int(op_do(r, "network.tcp", input_of("127.0.0.1", hole.port, ",\"timeout_ms\":60000"), &err), PT_E_DEADLINE,
 	       "the deadline");
-	ok(pt_mono_ms() - start < 5000, "ends it in time");
+	ok(pt_mono_ms() - start < 1100, "ends it within a second");
 	r->cancel.deadline_ms = INT64_MAX;
 	pthread_create(&t, NULL, fire_soon, &r->cancel);
 	start = pt_mono_ms();
 	is_int(op_do(r, "network.tls", input_of("127.0.0.1", hole.port, ",\"timeout_ms\":60000"), &err), PT_E_CANCELLED,
 	       "a cancel");
-	ok(pt_mono_ms() - start < 5000, "too");
+	ok(pt_mono_ms() - start < 1100, "too");
 	pthread_join(t, NULL);
 	pt_cancel_release(&r->cancel);
 	pt_assert(pt_cancel_init(&r->cancel, &err) == 0);
@@ -341,7 +341,7 @@ static void tls_bad(struct op_run *r, const struct cert *ca)
 	pthread_create(&t, NULL, fire_soon, &r->cancel);
 	is_int(op_do(r, "network.tls", input_of("127.0.0.1", port, ",\"timeout_ms\":60000"), &err), PT_E_CANCELLED,
 	       "a cancel ends a handshake");
-	ok(pt_mono_ms() - start < 5000, "in time");
+	ok(pt_mono_ms() - start < 1100, "within a second");
 	pthread_join(t, NULL);
 	close(fd);
 }

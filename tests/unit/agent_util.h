@@ -11,13 +11,6 @@
 #include <poll.h>
 #include <stdatomic.h>
 
-/* How many times longer a sanitizer build may take. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { SLOW = 4 };
-#else
-enum { SLOW = 1 };
-#endif
-
 static const struct pt_op_type type_sleep = { .name = "sleep" }, type_bytes = { .name = "bytes" }, type_fail = { .name = "fail" };
 static const struct pt_op_type *const test_types[] = { &type_sleep, &type_bytes, &type_fail, NULL };
 static _Atomic int started, wake_sleepers; /* how many operations began; how many sleeps may end */

@@ -4,6 +4,12 @@
 #include "agent/stop.h"
 #include <sys/wait.h>
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SLOW = 4 };
+#else
+enum { SLOW = 1 };
+#endif
+
 static void test_idle(const char *action)
 {
 	int64_t ms;

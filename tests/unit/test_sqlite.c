@@ -110,7 +110,7 @@ static void test_cancel(struct pt_conn *c)
 	ok(pt_cancel_init(&k, &e) == 0, "token");
 	k.deadline_ms = start + 200;
 	is_int(ask(c, &a, forever, NULL, false, &k), PT_E_DEADLINE, "deadline");
-	ok(pt_mono_ms() - start < 5000, "in time");
+	ok(pt_mono_ms() - start < 1000, "in time");
 	pt_cancel_fire(&k, PT_E_CANCELLED, "by a test");
 	is_int(ask(c, &a, forever, NULL, true, &k), PT_E_CANCELLED, "cancelled before it began");
 	ok(ask(c, &a, "SELECT 1", NULL, false, NULL) == 0, "works again");
