@@ -1,4 +1,5 @@
 #include "agent/keys.h"
+#include "base/id.h"
 #include "base/log.h"
 #include "base/shape.h"
 #include "os/file.h"
@@ -8,13 +9,15 @@
 enum { FILE_MAX_BYTES = 64 * 1024 };
 #define FORM "{\"key_id\": \"…\", \"key_secret\": \"…\"}"
 
-/* Text that somebody forgot to replace. */
+/* Text that somebody forgot to replace.  What a gateway has made is none, whatever words its random part holds. */
 static bool placeholder(const char *s)
 {
 	static const char *const marks[] = {
 		"<", "replace", "changeme", "change-me", "your-", "your_", "example", "xxxx", "..."
 	};
 
+	if (pt_id_valid(s, "key") || pt_secret_valid(s, "pts_"))
+		return false;
 	for (size_t i = 0; i < PT_COUNT(marks); i++)
 		if (strcasestr(s, marks[i]))
 			return true;

@@ -78,6 +78,15 @@ char *pt_secret_new(const char *prefix)
 	return pt_buf_detach(&b, NULL);
 }
 
+bool pt_secret_valid(const char *s, const char *prefix)
+{
+	static const char base64url[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"; /* RFC 4648, section 5 */
+	size_t n = strlen(prefix);
+
+	return strncmp(s, prefix, n) == 0 && strlen(s + n) == 43 && strspn(s + n, base64url) == 43;
+}
+
 void pt_sha256_hex(const void *data, size_t n, char out[static 65])
 {
 	static const char hex[] = "0123456789abcdef";

@@ -13,6 +13,8 @@ bool pt_id_valid(const char *s, const char *prefix);
 /* A secret of 256 random bits as 43 characters of URL-safe base64 behind a readable prefix ("pts_"), for keys and tokens.
  * Caller frees; NULL when out of memory. */
 char *pt_secret_new(const char *prefix);
+/* Has s the form of a secret with this prefix? */
+bool pt_secret_valid(const char *s, const char *prefix);
 /* Random bytes from the kernel; aborts when it gives none. */
 void pt_random(void *p, size_t n);
 /* SHA-256 as 64 lower-case hexadecimal characters. */

@@ -94,6 +94,13 @@ static void test_token_file(void)
 		{ "{" KEY ", \"previous\": [{\"key_id\": \"key_0\"}]}", "no text member \"key_secret\"" },
 		{ "{" KEY ", \"previous\": {\"key_id\": \"key_0\", \"key_secret\": \"<secret>\"}}", "placeholder" },
 		{ "{" KEY ", \"previous\": [{},{},{},{},{},{},{},{},{}]}", "more than 8" },
+		/* Random text may hold a word of a placeholder: what has the form of a key is one. */
+		{ "{\"key_id\": \"key_01m80bhfgexxxx7b3a474hqpmb\", \"key_secret\": "
+		  "\"pts_XXxXCyour_aRq3yUr-ZLGiPWb3FzfExAmplehYkl4AQ\"}",
+		  NULL },
+		{ "{\"key_id\": \"key_xxxx\", \"key_secret\": \"pts_1\"}", "\"key_id\" still is a placeholder" },
+		{ "{\"key_id\": \"key_1\", \"key_secret\": \"pts_xxxxxxxxxxxxxxxx\"}", "\"key_secret\" still is a placeholder" },
+		{ "{\"mcd_id\": \"your-mcd-id\", \"mcd_token\": \"your-mcd-token\"}", "placeholder" },
 	};
 	struct pt_keys keys;
 	struct pt_err err;

@@ -93,6 +93,12 @@ static void secrets(void)
 
 	ok(a && b && strlen(a) == 47 && strncmp(a, "pts_", 4) == 0, "256 bits behind the prefix");
 	ok(strspn(a + 4, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") == 43, "safe in a URL");
+	ok(pt_secret_valid(a, "pts_") && !pt_secret_valid(a, "ptt_"), "told by its form");
+	ok(!pt_secret_valid("pts_", "pts_"), "not without its bits");
+	a[46] = '.';
+	ok(!pt_secret_valid(a, "pts_"), "not with another character");
+	a[46] = '\0';
+	ok(!pt_secret_valid(a, "pts_"), "not with one too few");
 	ok(strcmp(a, b) != 0 && !pt_equal_secret(a, b) && pt_equal_secret(a, a), "compared");
 	ok(!pt_equal_secret(a, "pts_") && !pt_equal_secret("", a) && pt_equal_secret("", ""), "of other length");
 	free(a);
