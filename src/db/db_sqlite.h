@@ -37,6 +37,8 @@ int pt_sql_load(sqlite3_stmt *s, int column, const struct pt_field *f, void *rec
 
 /* The failure of the last call on h as our error, "what: message". */
 int pt_sql_fail(sqlite3 *h, struct pt_err *err, const char *what);
+/* The same with the errno of that call.  For COMMIT: SQLite then keeps the number of some failure before. */
+int pt_sql_fail_sys(sqlite3 *h, struct pt_err *err, const char *what, int sys);
 /* A broken constraint of a write to l (SQLITE_CONSTRAINT): names the index. */
 int pt_sql_conflict(sqlite3 *h, const struct pt_layout *l, struct pt_err *err);
 int pt_sql_exec(sqlite3 *h, const char *sql, struct pt_err *err) PT_MUSTCHECK;

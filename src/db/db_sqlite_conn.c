@@ -38,7 +38,7 @@ void pt_sqlite_conn_close(struct pt_sqlite_conn *c)
 int pt_sqlite_conn_open(struct pt_sqlite_conn **ret, const char *path, bool write, const struct pt_layout *l, size_t n,
 			struct pt_err *err)
 {
-	/* The cache holds the pages that a commit group changes.  Checkpoints each 16 MiB of log: the same hot pages are
+	/* The cache holds the pages that a commit group changes.  Checkpoints each 32 MiB of log: the same hot pages are
 	 * written to the file once per checkpoint, not once per commit.  auto_vacuum must precede the first table, it lets
 	 * maintain() shrink the file. */
 	static const char writer_pragmas[] =
@@ -132,8 +132,11 @@ int pt_sqlite_scan(struct pt_sqlite_conn *c, size_t table, const struct pt_sql_s
 int pt_sqlite_ctl(struct pt_sqlite_conn *c, enum pt_sql_ctl what, struct pt_err *err)
 {
 	sqlite3_stmt *s = c->ctl[what];
-	int rc = sqlite3_step(s), failed = rc == SQLITE_DONE || rc == SQLITE_ROW ? 0 : pt_sql_fail(c->h, err, ctl_sql[what]);
+	int rc, failed;
 
+	errno = 0;
+	rc = sqlite3_step(s);
+	failed = rc == SQLITE_DONE || rc == SQLITE_ROW ? 0 : pt_sql_fail_sys(c->h, err, ctl_sql[what], errno);
 	(void)sqlite3_reset(s); /* repeats the failure of the step */
 	return failed;
 }

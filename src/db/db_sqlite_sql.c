@@ -272,14 +272,19 @@ bool pt_db_undone(const struct pt_err *err)
 
 int pt_sql_fail(sqlite3 *h, struct pt_err *err, const char *what)
 {
-	int rc = sqlite3_extended_errcode(h), sys = sqlite3_system_errno(h);
+	return pt_sql_fail_sys(h, err, what, sqlite3_system_errno(h));
+}
+
+int pt_sql_fail_sys(sqlite3 *h, struct pt_err *err, const char *what, int sys)
+{
+	int rc = sqlite3_extended_errcode(h);
 	char native[16];
 	enum pt_code code;
 	const char *hint = NULL;
 
 	/* a file that cannot grow (the WAL's index) and an fsync that finds no room are I/O errors to SQLite */
 	switch ((rc & 0xff) == SQLITE_IOERR && (sys == ENOSPC || sys == EDQUOT) ? SQLITE_FULL : rc & 0xff) {
-	case SQLITE_FULL: /* nothing of it happened, and it passes: clients and agents come again */
+	case SQLITE_FULL: /* it passes: clients and agents come again */
 		code = PT_E_UNAVAILABLE;
 		hint = "the gateway's disk is full: make room; it goes on by itself";
 		break;
@@ -346,7 +351,8 @@ int pt_sql_conflict(sqlite3 *h, const struct pt_layout *l, struct pt_err *err)
 
 int pt_sql_exec(sqlite3 *h, const char *sql, struct pt_err *err)
 {
-	return sqlite3_exec(h, sql, NULL, NULL, NULL) == SQLITE_OK ? PT_OK : pt_sql_fail(h, err, "database");
+	errno = 0;
+	return sqlite3_exec(h, sql, NULL, NULL, NULL) == SQLITE_OK ? PT_OK : pt_sql_fail_sys(h, err, "database", errno);
 }
 
 int pt_sql_int(sqlite3 *h, const char *sql, int64_t *ret, struct pt_err *err)

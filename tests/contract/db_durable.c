@@ -8,10 +8,49 @@
 #include <sqlite3.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 static char dir[64], path[128], url[160];
 static struct pt_err err;
+
+/* In place of libc's: files whose names end so cannot be written, or synced. */
+static struct fault {
+	const char *end; /* NULL: all can */
+	int error;
+	int met;
+} writing, syncing;
+
+static bool fails(int fd, struct fault *f)
+{
+	size_t end = f->end ? strlen(f->end) : 0;
+	char link[32], name[256];
+	ssize_t n = 0;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	if (end)
+		n = readlink(link, name, sizeof(name));
+	if (!end || n < (ssize_t)end || memcmp(name + n - end, f->end, end) != 0)
+		return false;
+	f->met++;
+	errno = f->error;
+	return true;
+}
+
+ssize_t pwrite(int fd, const void *p, size_t n, off_t at) /* off_t has 64 bits: this is pwrite64, as SQLite calls it */
+{
+	return fails(fd, &writing) ? -1 : syscall(SYS_pwrite64, fd, p, n, at);
+}
+
+int fdatasync(int fd)
+{
+	return fails(fd, &syncing) ? -1 : (int)syscall(SYS_fdatasync, fd);
+}
+
+int fsync(int fd)
+{
+	return fails(fd, &syncing) ? -1 : (int)syscall(SYS_fsync, fd);
+}
 
 static void new_path(void)
 {
@@ -256,6 +295,70 @@ static void test_disk_full(void)
 	free(big);
 }
 
+static int insert_row(struct pt_db *db, int64_t n)
+{
+	char note[60001] = "";
+	struct thing t = { .note = note, .rank = 1 };
+
+	memset(note, 'x', sizeof(note) - 1);
+	snprintf(t.id, sizeof(t.id), "t%lld", (long long)n);
+	return insert(db, &t);
+}
+
+/* A disk that has room for the log, but not for its index, which grows with each 4,096th page, or none when the log is synced. */
+static void test_no_room_at_commit(void)
+{
+	struct pt_db *db;
+	int64_t rows = 0;
+	int rc = 0;
+
+	new_path();
+	db = open_with(all_tables);
+	pt_assert(db);
+	writing = (struct fault) { "-shm", ENOSPC };
+	while (rows < 2000 && (rc = insert_row(db, rows)) == 0)
+		rows++;
+	ok(rc == PT_E_UNAVAILABLE && strstr(err.hint, "full"), "no room for the index of the log, row %lld: %s (%s)",
+	   (long long)rows, err.msg, err.hint);
+	writing.end = NULL;
+	is_int(sum_of(db), rows, "that row is not there");
+	syncing = (struct fault) { "-wal", ENOSPC };
+	rc = insert_row(db, rows);
+	ok(rc == PT_E_UNAVAILABLE && strstr(err.hint, "full"), "no room when the log is synced: %s (%s)", err.msg, err.hint);
+	syncing.end = NULL;
+	is_int(sum_of(db), rows, "that row is not there");
+	is_int(insert_row(db, rows), 0, "with room again it is stored");
+	is_int(sum_of(db), rows + 1, "once");
+	pt_db_close(db);
+}
+
+/* A commit says what its own failure was, also after a checkpoint that failed for another reason, of which nobody is told. */
+static void test_full_or_failing(void)
+{
+	static const int errors[] = { EIO, ENOSPC };
+
+	for (int i = 0; i < 4; i++) {
+		int before = errors[i / 2], now = errors[i % 2], rc = 0;
+		int64_t rows = 0;
+		struct pt_db *db;
+
+		new_path();
+		db = open_with(all_tables);
+		pt_assert(db);
+		syncing = (struct fault) { strrchr(path, '/'), before };
+		while (rows < 2000 && !syncing.met && (rc = insert_row(db, rows)) == 0)
+			rows++;
+		ok(rc == 0 && syncing.met, "a checkpoint: %s", strerror(before));
+		syncing = (struct fault) { "-wal", now };
+		rc = insert_row(db, rows + 1);
+		ok(now == ENOSPC ? rc == PT_E_UNAVAILABLE && strstr(err.hint, "full")
+				 : rc == PT_E_IO && strstr(err.hint, "failing"),
+		   "then a commit, %s: %s", strerror(now), err.hint);
+		syncing.end = NULL;
+		pt_db_close(db);
+	}
+}
+
 /* Free pages go back to the file system. */
 static void test_shrink(void)
 {
@@ -401,6 +504,8 @@ int main(void)
 	test_refused();
 	test_migrate();
 	test_disk_full();
+	test_no_room_at_commit();
+	test_full_or_failing();
 	test_shrink();
 	test_kill();
 	(void)nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS); /* a folder left in /tmp fails nobody */
