@@ -101,6 +101,7 @@ static void connection_closed(struct pt_http_server *s, struct pt_http_req *r)
 	pthread_mutex_lock(&s->slot_lock);
 	s->free_slots[s->n_free++] = slot;
 	pthread_mutex_unlock(&s->slot_lock);
+	pt_http_cert_release(r->cert);
 	free(r);
 	atomic_fetch_sub(&s->connections, 1);
 }

@@ -55,6 +55,7 @@ struct pt_http_req {
 	struct pt_http_server *s;
 	struct MHD_Connection *mhd;
 	void *tls; /* gnutls session, NULL = plain */
+	struct pt_http_cert *cert; /* that it was opened with; T only */
 	int fd;
 	unsigned slot;
 	_Atomic int phase;        /* enum pt_http_phase */
@@ -167,7 +168,9 @@ int pt_http_tls_open(struct pt_http_tls_pair **ret, const char *cert_path, const
 void pt_http_tls_close(struct pt_http_tls_pair *t);
 /* The end of the certificate that the next client sees, wall seconds. */
 int64_t pt_http_tls_expires(struct pt_http_tls_pair *t);
-/* GnuTLS asks for the certificate of a handshake: gnutls_certificate_retrieve_function3 in its manual. */
+/* GnuTLS asks for the certificate of a handshake (gnutls_certificate_retrieve_function3 in its manual): the connection keeps it until its
+ * end, and releases it then. */
+void pt_http_cert_release(struct pt_http_cert *c);
 int pt_http_on_certificate(gnutls_session_t session, const struct gnutls_cert_retr_st *info, gnutls_pcert_st **ret_chain,
 			   unsigned *ret_n, gnutls_ocsp_data_st **ret_ocsp, unsigned *ret_n_ocsp, gnutls_privkey_t *ret_key,
 			   unsigned *flags);

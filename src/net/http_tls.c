@@ -1,10 +1,9 @@
-/* The server's certificate and key: read at the start and again when their files have changed, so that a renewal needs no restart.  Each
- * handshake gets copies of its own, because a pair may be replaced while others still use the one before. */
+/* The server's certificate and key: read at the start and again when their files have changed, so that a renewal needs no restart.
+ * What was read is never changed: all connections that were opened with it share it, and the last one frees it. */
 #include "net/http_server_priv.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "os/file.h"
-#include <gnutls/abstract.h>
 #include <gnutls/x509.h>
 #include <sys/stat.h>
 
@@ -13,67 +12,93 @@ enum {
 	LOOK_MS = 1000, /* how often the files are looked at, at most */
 };
 
-/* What is read, together. */
-struct pair {
-	gnutls_x509_crt_t *chain; /* the server's own first */
+struct pt_http_cert {
+	_Atomic unsigned users;
+	gnutls_pcert_st *chain; /* the server's own first */
 	unsigned n;
-	gnutls_x509_privkey_t key;
+	gnutls_privkey_t key;
+	int64_t expires; /* wall seconds */
 };
 
 struct pt_http_tls_pair {
 	char *cert_path, *key_path;
 	pthread_mutex_t lock; /* of all below */
-	struct pair pair;
+	struct pt_http_cert *cert;
 	struct stat seen[2]; /* of the files that were read last */
 	bool bad;            /* those that are there now cannot be used */
 	int64_t looked_ms;
 };
 
-static void release(struct pair *p)
+void pt_http_cert_release(struct pt_http_cert *c)
 {
-	for (unsigned i = 0; i < p->n; i++)
-		gnutls_x509_crt_deinit(p->chain[i]);
-	gnutls_free(p->chain);
-	if (p->key)
-		gnutls_x509_privkey_deinit(p->key);
-	*p = (struct pair) { 0 };
+	if (!c || atomic_fetch_sub(&c->users, 1) > 1)
+		return;
+	while (c->n)
+		gnutls_pcert_deinit(&c->chain[--c->n]);
+	free(c->chain);
+	if (c->key)
+		gnutls_privkey_deinit(c->key);
+	free(c);
 }
 
 /* Does the key belong to the certificate? */
-static int fits(const struct pair *p)
+static int fits(gnutls_x509_crt_t *chain, unsigned n, gnutls_x509_privkey_t key)
 {
 	gnutls_certificate_credentials_t cred;
 	int rc = gnutls_certificate_allocate_credentials(&cred);
 
 	if (rc < 0)
 		return rc;
-	rc = gnutls_certificate_set_x509_key(cred, p->chain, (int)p->n, p->key);
+	rc = gnutls_certificate_set_x509_key(cred, chain, (int)n, key);
 	gnutls_certificate_free_credentials(cred);
 	return rc;
 }
 
-static int parse(struct pair *p, const struct pt_buf *cert, const struct pt_buf *key)
+static int fill(struct pt_http_cert *c, gnutls_x509_crt_t *chain, unsigned n, gnutls_x509_privkey_t key)
+{
+	int rc = fits(chain, n, key);
+
+	if (rc >= 0)
+		rc = gnutls_privkey_init(&c->key);
+	if (rc >= 0)
+		rc = gnutls_privkey_import_x509(c->key, key, GNUTLS_PRIVKEY_IMPORT_COPY);
+	if (rc >= 0 && !(c->chain = calloc(n, sizeof(*c->chain))))
+		rc = GNUTLS_E_MEMORY_ERROR;
+	for (; rc >= 0 && c->n < n; c->n += rc >= 0)
+		rc = gnutls_pcert_import_x509(&c->chain[c->n], chain[c->n], 0);
+	c->expires = (int64_t)gnutls_x509_crt_get_expiration_time(chain[0]);
+	return rc;
+}
+
+static int parse(struct pt_http_cert *ret, const struct pt_buf *cert, const struct pt_buf *key)
 {
 	const gnutls_datum_t c = { (unsigned char *)cert->p, (unsigned)cert->len },
 			     k = { (unsigned char *)key->p, (unsigned)key->len };
-	int rc = gnutls_x509_crt_list_import2(&p->chain, &p->n, &c, GNUTLS_X509_FMT_PEM, GNUTLS_X509_CRT_LIST_SORT);
+	gnutls_x509_privkey_t private;
+	gnutls_x509_crt_t *chain;
+	unsigned n;
+	int rc = gnutls_x509_crt_list_import2(&chain, &n, &c, GNUTLS_X509_FMT_PEM, GNUTLS_X509_CRT_LIST_SORT);
 
-	if (rc < 0) {
-		p->chain = NULL;
-		p->n = 0;
+	if (rc < 0)
 		return rc;
+	rc = gnutls_x509_privkey_init(&private);
+	if (rc >= 0) {
+		rc = gnutls_x509_privkey_import2(private, &k, GNUTLS_X509_FMT_PEM, NULL, 0);
+		if (rc >= 0)
+			rc = fill(ret, chain, n, private);
+		gnutls_x509_privkey_deinit(private);
 	}
-	rc = gnutls_x509_privkey_init(&p->key);
-	if (rc >= 0)
-		rc = gnutls_x509_privkey_import2(p->key, &k, GNUTLS_X509_FMT_PEM, NULL, 0);
-	return rc < 0 ? rc : fits(p);
+	while (n)
+		gnutls_x509_crt_deinit(chain[--n]);
+	gnutls_free(chain);
+	return rc;
 }
 
-/* The files as they are now; t's pair is replaced only by one that can be used. */
+/* The files as they are now; t's certificate is replaced only by one that can be used. */
 static int load(struct pt_http_tls_pair *t, struct pt_err *err)
 {
 	pt_auto_buf cert = PT_BUF_INIT(PEM_MAX), key = PT_BUF_INIT(PEM_MAX);
-	struct pair p = { 0 };
+	struct pt_http_cert *c;
 	int rc = pt_file_read(t->cert_path, &cert, err);
 
 	rc = rc < 0 ? rc : pt_file_read(t->key_path, &key, err);
@@ -81,16 +106,19 @@ static int load(struct pt_http_tls_pair *t, struct pt_err *err)
 		pt_err_wrap(err, rc, "TLS files");
 		return (int)(err->code = PT_E_INVALID);
 	}
-	rc = parse(&p, &cert, &key);
+	c = calloc(1, sizeof(*c));
+	if (c)
+		c->users = 1;
+	rc = c ? parse(c, &cert, &key) : GNUTLS_E_MEMORY_ERROR;
 	if (key.cap)
 		explicit_bzero(key.p, key.cap);
 	if (rc < 0) {
-		release(&p);
+		pt_http_cert_release(c);
 		pt_fail(err, PT_E_INVALID, "TLS certificate %s and key %s: %s", t->cert_path, t->key_path, gnutls_strerror(rc));
 		return pt_hint(err, "both are PEM files; the certificate's file starts with the server's own, then its chain");
 	}
-	release(&t->pair);
-	t->pair = p;
+	pt_http_cert_release(t->cert);
+	t->cert = c;
 	return PT_OK;
 }
 
@@ -101,11 +129,6 @@ static void look(struct pt_http_tls_pair *t, struct stat now[2])
 		now[0] = (struct stat) { 0 };
 	if (stat(t->key_path, &now[1]) < 0)
 		now[1] = (struct stat) { 0 };
-}
-
-static int64_t expires(const struct pt_http_tls_pair *t)
-{
-	return (int64_t)gnutls_x509_crt_get_expiration_time(t->pair.chain[0]);
 }
 
 /* Under the lock: read the files if they have changed. */
@@ -129,7 +152,7 @@ static void refresh(struct pt_http_tls_pair *t)
 	}
 	memcpy(t->seen, now, sizeof(now));
 	t->bad = false;
-	pt_time_text(expires(t) * 1000, until);
+	pt_time_text(t->cert->expires * 1000, until);
 	pt_info("the TLS certificate was read again", "file", t->cert_path, "expires", until);
 }
 
@@ -160,7 +183,7 @@ void pt_http_tls_close(struct pt_http_tls_pair *t)
 {
 	if (!t)
 		return;
-	release(&t->pair);
+	pt_http_cert_release(t->cert);
 	free(t->cert_path);
 	free(t->key_path);
 	pthread_mutex_destroy(&t->lock);
@@ -173,34 +196,9 @@ int64_t pt_http_tls_expires(struct pt_http_tls_pair *t)
 
 	pthread_mutex_lock(&t->lock);
 	refresh(t);
-	at = expires(t);
+	at = t->cert->expires;
 	pthread_mutex_unlock(&t->lock);
 	return at;
-}
-
-/* Copies of the pair, in gnutls' memory. */
-static int copy(const struct pair *p, gnutls_pcert_st **ret_chain, gnutls_privkey_t *ret_key)
-{
-	gnutls_pcert_st *chain = gnutls_calloc(p->n, sizeof(*chain));
-	gnutls_privkey_t key = NULL;
-	unsigned n = 0;
-	int rc = chain ? gnutls_privkey_init(&key) : GNUTLS_E_MEMORY_ERROR;
-
-	if (rc >= 0)
-		rc = gnutls_privkey_import_x509(key, p->key, GNUTLS_PRIVKEY_IMPORT_COPY);
-	for (; rc >= 0 && n < p->n; n += rc >= 0)
-		rc = gnutls_pcert_import_x509(&chain[n], p->chain[n], 0);
-	if (rc >= 0) {
-		*ret_chain = chain;
-		*ret_key = key;
-		return 0;
-	}
-	while (n)
-		gnutls_pcert_deinit(&chain[--n]);
-	gnutls_free(chain);
-	if (key)
-		gnutls_privkey_deinit(key);
-	return rc;
 }
 
 int pt_http_on_certificate(gnutls_session_t session, const struct gnutls_cert_retr_st *info, gnutls_pcert_st **ret_chain,
@@ -211,18 +209,22 @@ int pt_http_on_certificate(gnutls_session_t session, const struct gnutls_cert_re
 	const union MHD_ConnectionInfo *of = c ? MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT) : NULL;
 	struct pt_http_req *r = of ? of->socket_context : NULL;
 	struct pt_http_tls_pair *t = r ? r->s->tls : NULL;
-	int rc;
 
 	(void)info;
+	(void)flags; /* none: what it gets is not its own */
 	if (!t)
 		return -1;
-	pthread_mutex_lock(&t->lock);
-	refresh(t);
-	rc = copy(&t->pair, ret_chain, ret_key);
-	*ret_n = t->pair.n;
-	pthread_mutex_unlock(&t->lock);
+	if (!r->cert) {
+		pthread_mutex_lock(&t->lock);
+		refresh(t);
+		atomic_fetch_add(&t->cert->users, 1);
+		r->cert = t->cert;
+		pthread_mutex_unlock(&t->lock);
+	}
+	*ret_chain = r->cert->chain;
+	*ret_n = r->cert->n;
+	*ret_key = r->cert->key;
 	*ret_ocsp = NULL;
 	*ret_n_ocsp = 0;
-	*flags |= GNUTLS_CERT_RETR_DEINIT_ALL;
-	return rc < 0 ? -1 : 0;
+	return 0;
 }
