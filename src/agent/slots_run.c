@@ -82,7 +82,8 @@ static bool store(struct pt_attempt *a, struct pt_spool_writer *w, struct pt_res
 				continue;
 		}
 		if (!said)
-			pt_log_err(PT_LOG_ERROR, "a result cannot be stored; the agent keeps trying", &err);
+			pt_log_err(PT_LOG_ERROR, "a result cannot be stored; the agent keeps trying", &err, "operation",
+				   a->key.operation, "attempt", pt_num(a->key.attempt));
 		said = true;
 		until = pt_mono_ms() + pt_backoff_fail(&backoff, 100);
 		pthread_mutex_lock(&s->lock);
@@ -124,7 +125,8 @@ static void execute(struct pt_attempt *a, struct pt_spool_writer *w, struct pt_r
 	name_limit(a, status, &err);
 	/* out of memory: pt_spool_commit() refuses, store() tries again */
 	if (head_failed(a, head, status, &err, &e) < 0)
-		pt_log_err(PT_LOG_ERROR, "no memory for a result", &e);
+		pt_log_err(PT_LOG_ERROR, "no memory for a result", &e, "operation", a->key.operation, "attempt",
+			   pt_num(a->key.attempt));
 }
 
 /* The last of the two lines that each attempt leaves in the log.  They say what the result says. */
@@ -150,7 +152,8 @@ bool pt_attempt_run(struct pt_attempt *a)
 	bool keep, big, stored;
 
 	if (pt_spool_begin(ag->spool, a->key.operation, a->key.attempt, &w, &err) < 0) {
-		pt_log_err(PT_LOG_ERROR, "no memory for an operation; it is given back", &err);
+		pt_log_err(PT_LOG_ERROR, "no memory for an operation; it is given back", &err, "operation", a->key.operation,
+			   "attempt", pt_num(a->key.attempt));
 		pthread_mutex_lock(&s->lock);
 		a->started_at = 0;
 		pthread_mutex_unlock(&s->lock);

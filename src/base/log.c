@@ -257,11 +257,18 @@ void pt_log_(enum pt_log_level level, const char *msg, ...)
 		;
 }
 
-void pt_log_err(enum pt_log_level level, const char *msg, const struct pt_err *err)
+void pt_log_err_(enum pt_log_level level, const char *msg, const struct pt_err *err, ...)
 {
+	const char *pair[6] = { NULL };
 	char where[128];
+	va_list ap;
 
+	va_start(ap, err);
+	for (size_t i = 0; i < PT_COUNT(pair) && (pair[i] = va_arg(ap, const char *)); i += 2)
+		pair[i + 1] = va_arg(ap, const char *);
+	va_end(ap);
 	snprintf(where, sizeof(where), "%s:%d", err->file ? err->file : "?", err->line);
 	pt_log_(level, msg, "code", pt_code_wire(err->code), "error", err->msg, "hint", *err->hint ? err->hint : NULL, "native",
-		*err->native ? err->native : NULL, "at", pt_log_on(PT_LOG_DEBUG) ? where : NULL, NULL);
+		*err->native ? err->native : NULL, "at", pt_log_on(PT_LOG_DEBUG) ? where : NULL, pair[0], pair[1], pair[2],
+		pair[3], pair[4], pair[5], NULL);
 }

@@ -22,8 +22,9 @@ void pt_log_(enum pt_log_level level, const char *msg, ...) __attribute__((senti
 #define pt_info(...)  pt_log_(PT_LOG_INFO, __VA_ARGS__, NULL)
 #define pt_warn(...)  pt_log_(PT_LOG_WARN, __VA_ARGS__, NULL)
 #define pt_error(...) pt_log_(PT_LOG_ERROR, __VA_ARGS__, NULL)
-/* The error as fields: code, error, hint, native. */
-void pt_log_err(enum pt_log_level level, const char *msg, const struct pt_err *err);
+/* pt_log_err(level, msg, err, "operation", id): the error as fields (code, error, hint, native), then up to three pairs. */
+void pt_log_err_(enum pt_log_level level, const char *msg, const struct pt_err *err, ...) __attribute__((sentinel));
+#define pt_log_err(level, msg, ...) pt_log_err_(level, msg, __VA_ARGS__, NULL)
 /* A number as text for a log pair; valid until the end of the full expression (thread-local, 8 slots). */
 const char *pt_num(int64_t v);
 

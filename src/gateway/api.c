@@ -220,7 +220,7 @@ void pt_call_fail(struct pt_call *c, const struct pt_err *err)
 	bool of_request = c->of_request;
 
 	if (pt_code_http(err->code) == 500)
-		pt_log_err(PT_LOG_ERROR, "request failed", err);
+		pt_log_err(PT_LOG_ERROR, "request failed", err, "method", pt_http_method(c->req), "path", pt_http_path(c->req));
 	pt_http_reply_err(c->req, err);
 	if (!of_request)
 		pt_call_free(c);

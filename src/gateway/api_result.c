@@ -44,7 +44,7 @@ static void upload_free(void *p)
 static void upload_fail(struct upload *u, const struct pt_err *err)
 {
 	if (pt_code_http(err->code) == 500)
-		pt_log_err(PT_LOG_ERROR, "cannot take a result", err);
+		pt_log_err(PT_LOG_ERROR, "cannot take a result", err, "operation", u->operation, "attempt", pt_num(u->attempt));
 	pt_http_reply_err(u->c.req, err); /* the request's end frees u */
 }
 

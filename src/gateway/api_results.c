@@ -48,7 +48,8 @@ static void item_failed(struct item *it, const struct pt_err *err)
 	it->err = *err;
 	it->status = pt_code_http(err->code);
 	if (it->status == 500)
-		pt_log_err(PT_LOG_ERROR, "cannot take a result", err);
+		pt_log_err(PT_LOG_ERROR, "cannot take a result", err, "operation", it->in.operation, "attempt",
+			   pt_num(it->in.attempt));
 }
 
 /* What needs no database. */

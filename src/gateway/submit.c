@@ -218,7 +218,7 @@ static void item_failed(struct item *it, const struct pt_err *err)
 	it->err = *err;
 	it->status = pt_code_http(err->code);
 	if (it->status == 500)
-		pt_log_err(PT_LOG_ERROR, "an operation of a batch failed", err);
+		pt_log_err(PT_LOG_ERROR, "an operation of a batch failed", err, "agent", it->in.agent, "type", it->in.type);
 }
 
 static void batch_reply(struct batch *b)

@@ -71,6 +71,9 @@ static void formats(void)
 	pt_log_err(PT_LOG_ERROR, "query", &failed);
 	take(&b);
 	ok(strstr(b.p, " hint=wait native=57014\n"), "hint and native code");
+	pt_log_err(PT_LOG_ERROR, "query", &failed, "operation", "op_1", "skipped", NULL, "attempt", pt_num(2));
+	take(&b);
+	ok(strstr(b.p, " native=57014 operation=op_1 attempt=2\n"), "and what it is about");
 
 	ok(pt_log_init("loud", "json", 0, &e) == PT_E_INVALID && strstr(e.msg, "unknown log level 'loud'"), "%s", e.msg);
 	ok(pt_log_init("info", "xml", 0, &e) == PT_E_INVALID && strstr(e.msg, "unknown log format 'xml'"), "%s", e.msg);
