@@ -6,72 +6,35 @@ import base64
 import copy
 import datetime
 import email.utils
-import http.server
 import json
 import re
-import ssl
 import subprocess
-import threading
-import urllib.request
 
 import pytest
 
 import kube
-from harness import CA
+from harness import CA, request
 from installed import ROOT, Agent, Gateway, secret, wait_until
+from web import Web
 
 NAMES = ("environment", "filesystem", "identity", "cgroup", "dns", "proxy", "tls", "gateway", "clock", "token", "integrations")
 
 
-def on_this_host(handler):
-    """Serve HTTP where pods reach it; the URL."""
-    server = http.server.ThreadingHTTPServer((kube.HOST, 0), handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
-    return f"http://{kube.HOST}:{server.server_address[1]}"
-
-
-class Wants407(http.server.BaseHTTPRequestHandler):
-    """A proxy that wants a login."""
-
-    def do_CONNECT(self):
-        self.send_response(407)
-        self.send_header("Proxy-Authenticate", 'Basic realm="staff"')
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    do_GET = do_POST = do_CONNECT
-
-    def log_message(self, *args):
-        pass
+def wants_login(r):
+    """A proxy that does."""
+    return 407, b"", {"Proxy-Authenticate": 'Basic realm="staff"'}
 
 
 def in_another_time(gateway, ca):
     """A reverse proxy in front of the gateway whose clock is two hours ahead."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}),
-                                         urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca)))
+    def answer(r):
+        a = request("GET", gateway + r.path, None, {k: v for k, v in r.headers.items() if k in ("Authorization", "User-Agent", "Accept")},
+                    ca=ca, timeout=10)
+        ahead = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=2)
+        kept = {k: v for k, v in a.headers.items() if k.lower() not in ("date", "connection", "content-length", "transfer-encoding")}
+        return a.status, a.body, {**kept, "Date": email.utils.format_datetime(ahead, usegmt=True)}
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            passed = {k: v for k, v in self.headers.items() if k in ("Authorization", "User-Agent", "Accept")}
-            try:
-                r = opener.open(urllib.request.Request(gateway + self.path, headers=passed), timeout=10)
-            except urllib.error.HTTPError as e:
-                r = e
-            body = r.read()
-            self.send_response_only(r.status)
-            for name, value in r.headers.items():
-                if name.lower() not in ("date", "connection", "content-length", "transfer-encoding"):
-                    self.send_header(name, value)
-            ahead = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=2)
-            self.send_header("Date", email.utils.format_datetime(ahead, usegmt=True))
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args):
-            pass
-
-    return on_this_host(Handler)
+    return answer
 
 
 class Site:
@@ -82,8 +45,8 @@ class Site:
         ca, other = CA(home / "ca"), CA(home / "other", "Corporate Inspection CA")
         self.gateway = Gateway(cluster, f"{ns}-gw", home, ca=ca)
         self.other_ca = other.cert.read_text()
-        self.wrong_time = in_another_time(self.gateway.url, ca.cert)
-        self.wants_login = on_this_host(Wants407)
+        self.wrong_time = Web(in_another_time(self.gateway.url, ca.cert), kube.HOST).url
+        self.wants_login = Web(wants_login, kube.HOST).url
         key = self.gateway.agent("checked")
         self.agent = Agent(cluster, self.gateway, ns, {"replicaCount": 1, "firewallCa": {"cert": ca.cert.read_text()}}, key=key,
                            files={"db.json": {"connect_args": {"host": "db"}}})

@@ -24,10 +24,11 @@ import signal
 
 import pytest
 
-from harness import CA, Origin, Process, new_home
+from harness import CA, Process, new_home
 from product import Stack
 from servers import Mitmproxy, Postgres, Squid, Tinyproxy
 from stores import Swift
+from web import Origin
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -1,4 +1,4 @@
-"""Parts that every integration test uses: waiting, HTTP, processes, certificates, an origin server.
+"""Parts that every integration test uses: waiting, HTTP, processes, certificates.
 
 Nothing here knows Postern.  Everything listens on 127.0.0.1, lives below a folder of its own and is stopped by process id.
 No test sleeps and hopes: use wait_until(), which fails with what it waited for.
@@ -7,7 +7,6 @@ import base64
 import contextlib
 import ctypes
 import http.client
-import http.server
 import json
 import os
 import pathlib
@@ -18,7 +17,6 @@ import socket
 import ssl
 import subprocess
 import tempfile
-import threading
 import time
 import urllib.parse
 
@@ -292,67 +290,3 @@ class CA:
         run("openssl", "x509", "-req", "-in", csr, "-CA", self.cert, "-CAkey", self.key, "-CAcreateserial", "-days", days,
             "-extfile", ext, "-out", cert)
         return cert, key
-
-
-# --- an origin server
-
-class Origin:
-    """An HTTP(S) server in a thread that answers with what it was asked, as JSON, and remembers it in .seen.
-    /status/N answers N, /bytes/N sends N bytes, /redirect?to=URL redirects; the rest echoes."""
-
-    def __init__(self, cert=None, key=None):
-        self.seen = []
-        origin = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            timeout = 30
-
-            def answer(self):
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                what = {"method": self.command, "path": self.path, "headers": dict(self.headers.items()),
-                        "body": body.decode("latin-1")}
-                origin.seen.append(what)
-                u = urllib.parse.urlsplit(self.path)
-                m = re.match(r"/(status|bytes)/(\d+)$", u.path)
-                status, location, out = 200, None, json.dumps(what).encode()
-                if m and m.group(1) == "status":
-                    status = int(m.group(2))
-                elif m:
-                    out = b"x" * int(m.group(2))
-                elif u.path == "/redirect":
-                    status, location = 302, urllib.parse.parse_qs(u.query)["to"][0]
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(out)))
-                if location:
-                    self.send_header("Location", location)
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(out)
-
-            do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_PATCH = answer
-
-            def log_message(self, *args):
-                pass
-
-        class Server(http.server.ThreadingHTTPServer):
-            def handle_error(self, request, client_address):
-                pass  # clients that go away are part of the tests
-
-            def finish_request(self, request, client_address):
-                if cert:  # the handshake belongs into the connection's thread
-                    request = context.wrap_socket(request, server_side=True)
-                super().finish_request(request, client_address)
-
-        if cert:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(cert, key)
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_address[1]
-        self.url = f"{'https' if cert else 'http'}://127.0.0.1:{self.port}"
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-
-    def stop(self):
-        self.server.shutdown()
-        self.server.server_close()

@@ -1,7 +1,6 @@
 """Places where `postern check` looks: a healthy one, and the means to break it for real (namespaces, mounts, control groups, a
 name server, somebody who is no gateway)."""
 import contextlib
-import http.server
 import json
 import os
 import pathlib
@@ -12,6 +11,7 @@ import threading
 
 from harness import clean_env, free_port, run
 from product import BIN
+from web import Web
 
 NAMES = ["environment", "filesystem", "identity", "cgroup", "dns", "proxy", "tls", "gateway", "clock", "token", "storage",
          "integrations", "metadata", "security", "agent"]
@@ -143,28 +143,9 @@ class NameServer:
         self.sock.close()
 
 
-class NoGateway(http.server.ThreadingHTTPServer):
+def no_gateway(status, **headers):
     """Something else that answers where a gateway should: an ingress, a login page."""
-
-    def __init__(self, status, body=b"<html>Not here</html>", **headers):
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                self.send_response(status)
-                for k, v in {"Content-Type": "text/html", "Content-Length": str(len(body)), **headers}.items():
-                    self.send_header(k, v)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *args):
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def __exit__(self, *exc):
-        self.shutdown()
-        self.server_close()
+    return Web(lambda r: (status, b"<html>Not here</html>", {"Content-Type": "text/html", **headers}))
 
 
 def own_network():

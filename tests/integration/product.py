@@ -17,8 +17,9 @@ import pathlib
 import re
 import secrets
 
-from harness import Origin, Process, clean_env, request, retry_port, run, wait_until
+from harness import Process, clean_env, request, retry_port, run, wait_until
 from servers import Mitmproxy, Postgres, Squid, Tinyproxy
+from web import Origin
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("POSTERN_BIN", ROOT / "build/src/cmd/postern")).absolute()

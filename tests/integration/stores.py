@@ -3,10 +3,8 @@ import base64
 import datetime
 import hashlib
 import hmac
-import http.server
 import json
 import pathlib
-import threading
 import urllib.parse
 
 from harness import Process, can_connect, clean_env, request, retry_port, run
@@ -132,39 +130,3 @@ class Moto(Process):
         self.port, self.url = port, f"http://127.0.0.1:{port}"
         super().__init__([self.program, "-H", "127.0.0.1", "-p", port], self._home, self._name, env=clean_env(HOME=self._home))
         self.until(lambda: can_connect(port), 60, "moto listens")
-
-
-class Answers(http.server.ThreadingHTTPServer):
-    """A small HTTP server: .answers is {"METHOD /path": (status, content type, body)}, with "METHOD *" for all other paths, .seen a list of
-    (path, headers, body)."""
-
-    def __init__(self, answers):
-        self.answers, self.seen = answers, []
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def answer(self):
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
-                self.server.seen.append((self.path, self.headers, body))
-                status, kind, text = (self.server.answers.get(f"{self.command} {self.path}") or
-                                      self.server.answers.get(f"{self.command} *", (404, "text/plain", "no")))
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(text.encode())))
-                self.end_headers()
-                self.wfile.write(text.encode())
-
-            do_GET = do_POST = do_PUT = do_DELETE = do_CONNECT = answer
-
-            def log_message(self, *args):
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.shutdown()
-        self.server_close()

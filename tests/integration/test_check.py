@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from harness import Process, free_port
-from places import (NAMES, NOBODY, NameServer, NoGateway, Place, control_group, has_control_group, in_namespace, own_network,
+from places import (NAMES, NOBODY, NameServer, Place, control_group, has_control_group, in_namespace, no_gateway, own_network,
                     with_mount, with_resolv_conf)
 from product import BIN, sanitized, write_private
 
@@ -346,7 +346,7 @@ def test_proxy_in_a_cluster(place, tinyproxy):
     (302, {"Location": "https://login.example.com/?state=secret"}, "https://login.example.com/'"),
 ])
 def test_somebody_else_answers(place, status, headers, words):
-    with NoGateway(status, **headers) as other:
+    with no_gateway(status, **headers) as other:
         a = place.check(POSTERN_GATEWAY_URL=other.url)
     assert words in a.fails("gateway") and "state=secret" not in a.p.stdout
     assert a.checks["token"]["status"] == "SKIP" and a.checks["clock"]["status"] == "SKIP"

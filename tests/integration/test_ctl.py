@@ -1,5 +1,4 @@
 """The client commands, help, and the demo, as people and programs use them."""
-import http.server
 import json
 import os
 import pty
@@ -11,13 +10,13 @@ import socket
 import sqlite3
 import stat
 import subprocess
-import threading
 import time
 
 import pytest
 
 from harness import clean_env, run, wait_until
 from product import BIN, ROOT
+from web import Web
 
 
 @pytest.fixture(scope="module")
@@ -432,24 +431,9 @@ def test_waiting_outlives_the_gateway(stack):
     assert a
 
 
-class Liar(http.server.BaseHTTPRequestHandler):
-    """A gateway whose results are not what it says."""
-    op = {"id": "op_1", "state": "succeeded", "result": {
-        "rows": 1, "columns": [{"name": "a", "type": "int64"}],
-        "body": {"format": "jsonl", "sha256": "0" * 64, "href": "/api/v1/operations/op_1/result"}}}
-    rows = b"[1]\n"
-
-    def do_GET(self):
-        body = self.rows if self.path.endswith("/result") else json.dumps(self.op).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        if body[:4] == b"\x28\xb5\x2f\xfd":
-            self.send_header("Content-Encoding", "zstd")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
+LIE = {"id": "op_1", "state": "succeeded", "result": {
+    "rows": 1, "columns": [{"name": "a", "type": "int64"}],
+    "body": {"format": "jsonl", "sha256": "0" * 64, "href": "/api/v1/operations/op_1/result"}}}
 
 
 @pytest.mark.parametrize("rows, code, message", [
@@ -461,14 +445,15 @@ class Liar(http.server.BaseHTTPRequestHandler):
     (b"\x28\xb5\x2f\xfd\x00\x58\x59", 69, "the result ends early"),
 ])
 def test_wrong_results_are_noticed(home, rows, code, message):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("L", (Liar,), {"rows": rows}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    """From a gateway whose results are not what it says."""
+    def lie(r):
+        if not r.path.endswith("/result"):
+            return 200, json.dumps(LIE).encode(), {}
+        return 200, rows, {"Content-Encoding": "zstd"} if rows[:4] == b"\x28\xb5\x2f\xfd" else {}
+
+    with Web(lie) as gateway:
         p = run(BIN, "ctl", "operations", "result", "op_1", "--format", "csv", check=False,
-                env=clean_env(HOME=home, POSTERN_GATEWAY_URL=f"http://127.0.0.1:{server.server_port}", POSTERN_API_TOKEN="x"))
-    finally:
-        server.shutdown()
-        server.server_close()
+                env=clean_env(HOME=home, POSTERN_GATEWAY_URL=gateway.url, POSTERN_API_TOKEN="x"))
     assert p.returncode == code and message in p.stderr, p.stderr
 
 

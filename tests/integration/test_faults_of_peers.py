@@ -1,10 +1,7 @@
 """How comparable systems lose, repeat or strand work, one test each: the public complaints are listed in docs/delivery.md, whose rows
 name these tests.  Leases are short here (5 s), so that a test can wait for their end."""
-import http.client
-import http.server
 import random
 import signal
-import socket
 import threading
 import time
 
@@ -12,7 +9,8 @@ import pytest
 
 from data_path import DataPath
 from fake_agent import Instance
-from harness import wait_until
+from harness import request, wait_until
+from web import Web
 
 LEASE = 5
 names = iter(f"peer-{n}" for n in range(10000))
@@ -264,60 +262,26 @@ def test_a10_a_result_that_meets_the_end_of_its_lease(gw, key):
         assert len(ends) == 1 and (doc["state"], code) in (("succeeded", 200), ("failed", 409)), (doc, code)
 
 
-class Ingress(http.server.ThreadingHTTPServer):
+class Ingress(Web):
     """What stands in front of a gateway: passes requests on, except that the next results meet what is in `faults`."""
-    daemon_threads = True
 
     def __init__(self, gw):
         self.gw, self.faults, self.met = gw, [], []
-        super().__init__(("127.0.0.1", 0), IngressRequest)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        super().__init__(self._pass_on)
 
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def handle_error(self, request, client_address):
-        pass  # connections are cut on purpose
-
-
-class IngressRequest(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args):
-        pass
-
-    def answer(self, status, content_type, body):
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def cut(self):
-        self.connection.shutdown(socket.SHUT_RDWR)
-        self.close_connection = True
-
-    def do(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        fault = self.server.faults.pop(0) if self.command == "PUT" and self.server.faults else None
+    def _pass_on(self, r):
+        fault = self.faults.pop(0) if r.method == "PUT" and self.faults else None
         if fault:
-            self.server.met.append(fault)
+            self.met.append(fault)
         if fault == "cut before":
-            return self.cut()
+            return None
         if isinstance(fault, int):
-            self.answer(fault, "text/html", b"<html>not the gateway</html>")
-            return
-        c = http.client.HTTPConnection("127.0.0.1", self.server.gw.port, timeout=70)
-        c.request(self.command, self.path, body, {k: v for k, v in self.headers.items() if k != "Host"})
-        r = c.getresponse()
-        data = r.read()
-        c.close()
+            return fault, b"<html>not the gateway</html>", {"Content-Type": "text/html"}
+        headers = {k: v for k, v in r.headers.items() if k != "Host"}
+        a = request(r.method, self.gw.url + r.path, r.body, headers, timeout=70)
         if fault == "cut after":  # the gateway has it, the agent does not know
-            return self.cut()
-        self.answer(r.status, r.getheader("Content-Type", "text/plain"), data)
-
-    do_GET = do_POST = do_PUT = do
+            return None
+        return a.status, a.body, {"Content-Type": a.headers.get("Content-Type", "text/plain")}
 
 
 def test_a11_a_result_outlives_what_an_ingress_does_to_it(stack):

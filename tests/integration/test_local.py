@@ -1,6 +1,5 @@
 """The agent as its neighbours see it: probes, health, metrics, keys that change, errors at start, signals."""
 import contextlib
-import http.server
 import json
 import os
 import re
@@ -14,8 +13,9 @@ import time
 import pytest
 
 import prometheus
-from harness import Process, can_connect, clean_env, free_port, frozen, request, run, wait_until
-from product import BIN, Agent, sanitized, write_private
+from harness import can_connect, clean_env, frozen, request, run, wait_until
+from product import BIN, sanitized, write_private
+from web import Web
 
 SLOW = 4 if sanitized() else 1
 
@@ -95,42 +95,20 @@ def test_a_revoked_key_gets_no_work(stack):
     assert gw.operation(op)["state"] == "queued"
 
 
-class Refuser(http.server.ThreadingHTTPServer):
-    """Passes requests on to a gateway, but answers results (PUT) with 503: an outage of one half."""
+class Refuser(Web):
+    """Passes requests on to a gateway, but answers results (PUT) with 503 until .let is set: an outage of one half."""
 
     def __init__(self, gateway):
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def pass_on(self):
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                headers = {k: v for k, v in self.headers.items() if k in ("Authorization", "Content-Type")}
-                status, out = 503, b"{}"
-                if self.command != "PUT" or self.server.let:
-                    r = request(self.command, gateway.url + self.path, body, headers, timeout=60)
-                    status, out = r.status, r.body
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(out)))
-                self.end_headers()
-                self.wfile.write(out)
-
-            do_POST = do_PUT = do_GET = pass_on
-
-            def log_message(self, *args):
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
         self.let = False
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
-    def handle_error(self, request, client_address):
-        pass  # an agent that goes away
+        def answer(r):
+            if r.method == "PUT" and not self.let:
+                return 503, b"{}", {}
+            headers = {k: v for k, v in r.headers.items() if k in ("Authorization", "Content-Type")}
+            a = request(r.method, gateway.url + r.path, r.body, headers, timeout=60)
+            return a.status, a.body, {}
 
-    def stop(self):
-        self.shutdown()
-        self.server_close()
+        super().__init__(answer)
 
 
 def test_full_spool(stack):

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from harness import can_connect, run, wait_until
-from product import Gateway, write_private
+from harness import can_connect, wait_until
+from product import Gateway
 from test_local import not_ready, reachability
 
 

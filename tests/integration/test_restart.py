@@ -3,7 +3,6 @@ whose address changes, keys that are replaced as Kubernetes does it."""
 import contextlib
 import email.utils
 import http.client
-import http.server
 import itertools
 import os
 import re
@@ -21,6 +20,7 @@ import pytest
 from fake_agent import Held, Instance
 from harness import CA, Process, clean_env, request, run, wait_until
 from product import BIN, Gateway, sanitized, write_private
+from web import Web
 
 SLOW = 4 if sanitized() else 1
 
@@ -419,31 +419,19 @@ def test_ctl_obeys_retry_after(home):
     """In seconds and as a date, for what may be repeated and not beyond --retry-for."""
     said, seen = [], []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            seen.append(time.monotonic())
-            status, after = said.pop(0) if said else (200, None)
-            body = b'{"items": []}' if status == 200 else b""
-            self.send_response(status)
-            if after:
-                self.send_header("Retry-After", after)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(r):
+        seen.append(time.monotonic())
+        status, after = said.pop(0) if said else (200, None)
+        return status, b'{"items": []}' if status == 200 else b"", {"Retry-After": after} if after else {}
 
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     token = write_private(home / "token", "pts_" + "x" * 40)
 
     def agents(*flags):
         seen.clear()
-        return run(BIN, "ctl", "agents", "list", "--url", f"http://127.0.0.1:{server.server_port}", "--token-file", token, *flags,
+        return run(BIN, "ctl", "agents", "list", "--url", gateway.url, "--token-file", token, *flags,
                    env=clean_env(HOME=home), check=False)
 
-    try:
+    with Web(answer) as gateway:
         for status in (503, 429):
             for form in (lambda: "2", lambda: email.utils.formatdate(time.time() + 3, usegmt=True)):
                 said[:] = [(status, form())]
@@ -453,9 +441,6 @@ def test_ctl_obeys_retry_after(home):
         said[:] = [(503, "60")] * 2
         p = agents("--retry-for", "10s")  # it would not help: no wait
         assert p.returncode == 69 and len(seen) == 1
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_a_key_swapped_by_symlinks(stack):

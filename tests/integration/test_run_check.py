@@ -1,14 +1,13 @@
 """deploy/checks/run-check.sh without a cluster: its command line, and telling kubectl's errors apart.  (With one: tests/cluster.)"""
-import http.server
 import json
 import os
 import shutil
-import threading
 
 import pytest
 
 from harness import clean_env, free_port, run
 from product import ROOT
+from web import Web
 
 SCRIPT = ROOT / "deploy/checks/run-check.sh"
 TOOLS = ("sh", "mktemp", "sed", "awk", "grep", "tail", "head", "cut", "tr", "cat", "rm", "sort", "wc")
@@ -35,33 +34,16 @@ def checks(home, server, *flags, code=1):
     return {c["name"]: c for c in doc["checks"]}
 
 
-class Api(http.server.ThreadingHTTPServer):
+def api_server(status, reason, message, version=True):
     """An API server that says one thing, and its version."""
+    refusal = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "message": message, "code": status}
 
-    def __init__(self, status, reason, message, version=True):
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                doc, code = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "message": message,
-                             "code": status}, status
-                if version and self.path.startswith("/version"):
-                    doc, code = {"major": "1", "minor": "30+", "gitVersion": "v1.30.1"}, 200
-                body = json.dumps(doc).encode()
-                self.send_response(code)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+    def answer(r):
+        if version and r.path.startswith("/version"):
+            return 200, json.dumps({"major": "1", "minor": "30+", "gitVersion": "v1.30.1"}).encode(), {}
+        return status, json.dumps(refusal).encode(), {}
 
-            def log_message(self, *args):
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def __exit__(self, *exc):
-        self.shutdown()
-        self.server_close()
+    return Web(answer)
 
 
 def test_command_line(home):
@@ -98,7 +80,7 @@ def test_no_configuration(home):
 
 @needs_kubectl
 def test_wrong_credentials(home):
-    with Api(401, "Unauthorized", "Unauthorized", version=False) as api:
+    with api_server(401, "Unauthorized", "Unauthorized", version=False) as api:
         c = checks(home, api.url)["access"]
     assert c["status"] == "FAIL" and "does not accept your credentials" in c["detail"] and "Log in" in c["fix"]
 
@@ -106,7 +88,7 @@ def test_wrong_credentials(home):
 @needs_kubectl
 def test_not_allowed(home):
     """To look at the namespace is no must; to look at the release is."""
-    with Api(403, "Forbidden", 'namespaces "agents" is forbidden: User "u" cannot get') as api:
+    with api_server(403, "Forbidden", 'namespaces "agents" is forbidden: User "u" cannot get') as api:
         c = checks(home, api.url)
     assert c["access"]["status"] == "PASS" and "v1.30.1" in c["access"]["detail"]
     assert c["namespace"]["status"] == "WARN" and "you may not look" in c["namespace"]["detail"]
@@ -115,7 +97,7 @@ def test_not_allowed(home):
 
 @needs_kubectl
 def test_no_namespace(home):
-    with Api(404, "NotFound", 'namespaces "agents" not found') as api:
+    with api_server(404, "NotFound", 'namespaces "agents" not found') as api:
         c = checks(home, api.url)["namespace"]
     assert c["status"] == "FAIL" and c["detail"] == "there is no namespace 'agents'" and "kubectl create namespace agents" in c["fix"]
 

@@ -10,7 +10,8 @@ import pytest
 
 from harness import clean_env, give, run, unprivileged
 from product import write_private
-from stores import TESTS, Answers, Swift, contract, probe
+from stores import TESTS, Swift, contract, probe
+from web import Answers
 
 SECRETS = re.compile(r"secret-of-|hunter2")
 

@@ -7,8 +7,9 @@ import time
 import pytest
 
 from product import write_private
-from stores import Answers, Azurite, Moto, contract, probe, s3_request
+from stores import Azurite, Moto, contract, probe, s3_request
 from test_storage import failed
+from web import Answers
 
 
 @pytest.fixture(scope="module")
