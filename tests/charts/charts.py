@@ -7,10 +7,12 @@ import re
 import subprocess
 import tempfile
 
+import pytest
 import yaml
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 HERE = os.path.join(ROOT, "tests/charts")
+BINARY = os.environ.get("POSTERN_BIN", f"{ROOT}/build/src/cmd/postern")
 CHARTS = sorted(os.path.basename(os.path.dirname(p)) for p in glob.glob(f"{ROOT}/deploy/helm/*/Chart.yaml"))
 
 
@@ -101,8 +103,26 @@ def refused(chart, values):
     return p.stderr if p.returncode else None
 
 
+def named(chart, name):
+    """The objects of one value set of a chart."""
+    return objects(next(s for s in value_sets() if s.chart == chart and s.name == name))
+
+
 def of_kind(objects, *kinds):
     return [o for o in objects if o["kind"] in kinds]
+
+
+def one(objects, kind):
+    found = of_kind(objects, kind)
+    assert len(found) == 1, f"{kind}: {[o['metadata']['name'] for o in found]}"
+    return found[0]
+
+
+def postern(*argv, env=None):
+    """Run the program; the test is skipped where it is not built."""
+    if not os.access(BINARY, os.X_OK):
+        pytest.skip(f"{BINARY} is not built")
+    return subprocess.run([BINARY, *argv], env=env or {}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def pod_template(o):

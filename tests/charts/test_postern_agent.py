@@ -1,5 +1,4 @@
 """What the chart of the agent does with its values."""
-import os
 import re
 import subprocess
 
@@ -9,17 +8,6 @@ import yaml
 import charts
 
 CHART = "postern-agent"
-BINARY = os.environ.get("POSTERN_BIN", f"{charts.ROOT}/build/src/cmd/postern")
-
-
-def render(name):
-    return charts.objects(next(s for s in charts.value_sets() if s.chart == CHART and s.name == name))
-
-
-def one(objects, kind):
-    found = charts.of_kind(objects, kind)
-    assert len(found) == 1, f"{kind}: {[o['metadata']['name'] for o in found]}"
-    return found[0]
 
 
 def agent(objects):
@@ -31,7 +19,7 @@ def agent(objects):
 
 
 def test_names_that_the_walk_through_uses():
-    objects = render("seed-kubernetes")
+    objects = charts.named(CHART, "seed-kubernetes")
     workload, spec, env = agent(objects)
     assert (workload["kind"], workload["metadata"]["name"], workload["metadata"]["namespace"]) == ("Deployment", "postern-agent-deployment", "postern-agent")
     assert charts.pod_template(workload)[0]["app"] == "postern-agent"  # kubectl logs -l app=postern-agent
@@ -123,9 +111,9 @@ def test_helm_test_and_preflight_run_in_the_agents_shoes(objects):
 
 
 def test_rolling_update_loses_nobody():
-    workload, _, _ = agent(render("minimal"))
+    workload, _, _ = agent(charts.named(CHART, "minimal"))
     assert workload["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
-    workload, _, _ = agent(render("deployment-pvc"))
+    workload, _, _ = agent(charts.named(CHART, "deployment-pvc"))
     assert workload["spec"]["strategy"] == {"type": "Recreate"}  # two pods would want one volume
 
 
@@ -151,20 +139,20 @@ def test_only_what_cannot_be_read_again_rolls_the_pods(values, rolls, tmp_path):
 
 def test_identities_of_the_clouds():
     def account(name):
-        return one(render(name), "ServiceAccount")["metadata"].get("annotations")
+        return charts.one(charts.named(CHART, name), "ServiceAccount")["metadata"].get("annotations")
 
     assert account("example-eks")["eks.amazonaws.com/role-arn"] == "arn:aws:iam::123456789012:role/postern-agent"
     assert account("example-eks-pod-identity") is None
     assert account("example-gke") == {"iam.gke.io/gcp-service-account": "postern-agent@example-project.iam.gserviceaccount.com"}
     assert account("example-aks")["azure.workload.identity/client-id"] == "11111111-2222-3333-4444-555555555555"
-    for o in render("example-aks"):
+    for o in charts.named(CHART, "example-aks"):
         if charts.pod_template(o):
             assert charts.pod_template(o)[0]["azure.workload.identity/use"] == "true"
-    assert not charts.of_kind(render("bare"), "ServiceAccount")
+    assert not charts.of_kind(charts.named(CHART, "bare"), "ServiceAccount")
 
 
 def test_external_secrets():
-    objects = render("example-externalsecrets")
+    objects = charts.named(CHART, "example-externalsecrets")
     assert not charts.of_kind(objects, "SecretStore", "Secret")
     found = {o["metadata"]["name"]: o["spec"] for o in charts.of_kind(objects, "ExternalSecret")}
     assert found.keys() == {"postern-agent-token-secret", "postern-integrations-secrets", "postern-agent-ca"}
@@ -172,7 +160,7 @@ def test_external_secrets():
     assert token["secretStoreRef"] == {"name": "vault", "kind": "ClusterSecretStore"}
     assert token["data"] == [{"secretKey": "contents.json", "remoteRef": {"key": "platform/postern/agent", "property": "token"}}]
     assert [d["secretKey"] for d in found["postern-integrations-secrets"]["data"]] == ["warehouse.json", "billing.json"]
-    store = one(render("example-eks"), "SecretStore")
+    store = charts.one(charts.named(CHART, "example-eks"), "SecretStore")
     assert store["spec"]["provider"]["aws"]["region"] == "us-east-1" and store["apiVersion"] == "external-secrets.io/v1"
 
 
@@ -186,33 +174,33 @@ def test_external_secrets_of_older_clusters(served, used):
 
 
 def test_backlog():
-    external = one(render("backlog-hpa"), "HorizontalPodAutoscaler")["spec"]["metrics"]
+    external = charts.one(charts.named(CHART, "backlog-hpa"), "HorizontalPodAutoscaler")["spec"]["metrics"]
     assert external == [{"type": "External", "external": {
         "metric": {"name": "postern_gateway_outstanding_operations", "selector": {"matchLabels": {"agent": "my-agent"}}},
         "target": {"type": "AverageValue", "averageValue": "14"}}}]  # 80 % of 18 slots
-    triggers = one(render("keda-statefulset"), "ScaledObject")["spec"]["triggers"]
+    triggers = charts.one(charts.named(CHART, "keda-statefulset"), "ScaledObject")["spec"]["triggers"]
     assert [t["type"] for t in triggers] == ["memory", "prometheus"]
     assert triggers[1]["metadata"]["query"] == 'sum(max by (namespace, agent) (postern_gateway_outstanding_operations{account="a\\"b",agent="my-agent"}))'
     assert triggers[1]["authenticationRef"]["name"] == "prometheus"
     with open(f"{charts.ROOT}/deploy/prometheus/adapter-rules.yml", encoding="utf-8") as f:
         tested = re.search(r"^# +query: (.*)$", f.read(), re.MULTILINE)[1]  # against a real Prometheus
-    query = one(render("example-keda"), "ScaledObject")["spec"]["triggers"][1]["metadata"]["query"]
+    query = charts.one(charts.named(CHART, "example-keda"), "ScaledObject")["spec"]["triggers"][1]["metadata"]["query"]
     assert query == tested.replace("warehouse", "my-agent")
 
 
 def test_proxy():
-    _, _, env = agent(render("proxy-plain"))
+    _, _, env = agent(charts.named(CHART, "proxy-plain"))
     assert env["HTTPS_PROXY"]["value"] == "http://proxy.example.com:3128" and "HTTP_PROXY" not in env
     hosts = env["NO_PROXY"]["value"].split(",")
     assert {"127.0.0.1", ".svc", ".cluster.local", "10.0.0.0/8", ".corp.example.com", "metadata.google.internal"} <= set(hosts)
-    _, _, env = agent(render("preflight"))
+    _, _, env = agent(charts.named(CHART, "preflight"))
     assert env["HTTPS_PROXY"]["valueFrom"] == {"secretKeyRef": {"name": "postern-agent-proxy", "key": "HTTPS_PROXY"}}
-    _, _, env = agent(render("example-proxy"))
+    _, _, env = agent(charts.named(CHART, "example-proxy"))
     assert env["HTTPS_PROXY"]["valueFrom"]["secretKeyRef"]["name"] == "egress-proxy"
 
 
 def test_listed_egress_is_no_more_than_the_list():
-    rules = one(render("example-networkpolicy"), "NetworkPolicy")["spec"]["egress"]
+    rules = charts.one(charts.named(CHART, "example-networkpolicy"), "NetworkPolicy")["spec"]["egress"]
     assert [sorted({p["port"] for p in r["ports"]}) for r in rules] == [[53], [7070], [5432], [1433, 3306, 5432], [443]]
     assert rules[1]["to"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "postern-gateway"}},
                                "podSelector": {"matchLabels": {"app": "postern-gateway"}}}]
@@ -221,11 +209,9 @@ def test_listed_egress_is_no_more_than_the_list():
 
 def test_agent_knows_every_setting(value_set, objects):
     """The agent refuses names that it does not know, and values that cannot be."""
-    if not os.access(BINARY, os.X_OK):
-        pytest.skip(f"{BINARY} is not built")
     _, _, env = agent(objects)
     given = {n: e.get("value", "http://u:p@proxy.example.com:3128") for n, e in env.items()}
-    p = subprocess.run([BINARY, "agent", "--print-config"], env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p = charts.postern("agent", "--print-config", env=given)
     assert p.returncode == 0 and not p.stderr, p.stderr
     for name in given:
         if name.startswith("POSTERN_"):

@@ -1,6 +1,5 @@
 """What the chart of the gateway does with its values."""
 import base64
-import os
 import re
 import subprocess
 
@@ -9,34 +8,17 @@ import pytest
 import charts
 
 CHART = "postern-gateway"
-BINARY = os.environ.get("POSTERN_BIN", f"{charts.ROOT}/build/src/cmd/postern")
 LONGEST_WAIT, IDLE = 60, 90  # seconds: a client's ?wait=, and when the gateway closes an idle connection
-
-
-def render(name):
-    return charts.objects(next(s for s in charts.value_sets() if s.chart == CHART and s.name == name))
-
-
-def one(objects, kind):
-    found = charts.of_kind(objects, kind)
-    assert len(found) == 1, f"{kind}: {[o['metadata']['name'] for o in found]}"
-    return found[0]
 
 
 def gateway(objects):
     """The pod's spec and the gateway's environment."""
-    spec = charts.pod_template(one(objects, "StatefulSet"))[2]
+    spec = charts.pod_template(charts.one(objects, "StatefulSet"))[2]
     return spec, {e["name"]: e["value"] for e in spec["containers"][0]["env"]}
 
 
-def postern(*argv, env=None):
-    if not os.path.exists(BINARY):
-        pytest.skip(f"{BINARY} is not built")
-    return subprocess.run([BINARY, *argv], env=env or {}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 def test_one_process_has_the_database(objects):
-    workload = one(objects, "StatefulSet")  # never two pods at a time, unlike a Deployment
+    workload = charts.one(objects, "StatefulSet")  # never two pods at a time, unlike a Deployment
     assert workload["spec"]["replicas"] <= 1 and "volumeClaimTemplates" not in workload["spec"]
     assert not charts.of_kind(objects, "Deployment")
 
@@ -48,17 +30,17 @@ def test_what_outlives_the_release(objects):
 
 @pytest.mark.parametrize("name", ["minimal", "everything", "example-private-ca"])
 def test_the_gateway_takes_the_environment(name):
-    _, env = gateway(render(name))
-    p = postern("gateway", "--print-config", env=env)
-    assert p.returncode == 0, p.stdout
+    _, env = gateway(charts.named(CHART, name))
+    p = charts.postern("gateway", "--print-config", env=env)
+    assert p.returncode == 0, p.stderr
     for variable, value in env.items():
         if variable.startswith("POSTERN_"):
             assert re.search(rf"{variable}\b", p.stdout), f"{variable}: {p.stdout}"
 
 
 def test_every_setting_of_the_gateway_has_a_value():
-    known = set(re.findall(r"\[(POSTERN_\w+)\]", postern("gateway", "--help").stdout))
-    ours = {n for name in ("minimal", "example-private-ca") for n in gateway(render(name))[1]}
+    known = set(re.findall(r"\[(POSTERN_\w+)\]", charts.postern("gateway", "--help").stdout))
+    ours = {n for name in ("minimal", "example-private-ca") for n in gateway(charts.named(CHART, name))[1]}
     assert known - ours == {"POSTERN_BLOB_DIR", "POSTERN_PORT_FILE"}  # beside the database; a port that is known
     with open(f"{charts.chart_path(CHART)}/templates/_validate.tpl", encoding="utf-8") as f:
         refused = set(re.findall(r'"(POSTERN_\w+)"', f.read()))
@@ -69,7 +51,7 @@ def test_owner_token_is_made_and_good():
     made = []
     for _ in range(2):
         p = charts.template(CHART)
-        secret = one(charts.parse(p.stdout), "Secret")
+        secret = charts.one(charts.parse(p.stdout), "Secret")
         made.append(base64.b64decode(secret["data"]["token"]).decode())
     assert made[0] != made[1]
     assert all(re.fullmatch(r"ptt_[A-Za-z0-9]{43}", t) for t in made)
@@ -82,7 +64,7 @@ def test_stop_fits_into_the_grace_period(objects):
 
 def seconds_of(objects):
     """Every response or idle timeout that the load balancer in front is told."""
-    ingress = one(objects, "Ingress")
+    ingress = charts.one(objects, "Ingress")
     for name, value in (ingress["metadata"].get("annotations") or {}).items():
         if "timeout" in name or "timeout" in value:
             yield int(re.search(r"\d+$", value).group())
@@ -92,13 +74,13 @@ def seconds_of(objects):
 
 @pytest.mark.parametrize("name, timeouts", [("example-nginx", 2), ("example-eks", 1), ("example-gke", 1), ("gce-tls", 1)])
 def test_what_stands_in_front_waits_long_enough(name, timeouts):
-    found = list(seconds_of(render(name)))
+    found = list(seconds_of(charts.named(CHART, name)))
     assert len(found) == timeouts
     assert all(LONGEST_WAIT < s < IDLE for s in found), found
 
 
 def test_own_annotations_win():
-    annotations = one(charts.parse(charts.template(
+    annotations = charts.one(charts.parse(charts.template(
         CHART, "--values", f"{charts.chart_path(CHART)}/examples/nginx.yaml",
         "--set-string", r"ingress.annotations.nginx\.ingress\.kubernetes\.io/proxy-read-timeout=80").stdout), "Ingress")["metadata"]["annotations"]
     assert annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"] == "80"
@@ -107,28 +89,28 @@ def test_own_annotations_win():
 
 
 def test_tls_in_the_pod_is_https_everywhere():
-    objects = render("example-private-ca")
+    objects = charts.named(CHART, "example-private-ca")
     spec, env = gateway(objects)
     main = spec["containers"][0]
     assert {main[p]["httpGet"]["scheme"] for p in ("startupProbe", "livenessProbe", "readinessProbe")} == {"HTTPS"}
     assert env["POSTERN_TLS_CERT"] and env["POSTERN_TLS_KEY"]
-    endpoint = one(objects, "ServiceMonitor")["spec"]["endpoints"][0]
+    endpoint = charts.one(objects, "ServiceMonitor")["spec"]["endpoints"][0]
     assert (endpoint["scheme"], endpoint["tlsConfig"]["serverName"]) == ("https", "gateway.internal.example.com")
-    test = one(objects, "Pod")["spec"]["containers"][0]
+    test = charts.one(objects, "Pod")["spec"]["containers"][0]
     assert {e["name"]: e["value"] for e in test["env"]} == {
         "POSTERN_GATEWAY_URL": "https://gateway.internal.example.com", "POSTERN_API_TOKEN_FILE": "/etc/secrets/postern-owner-token/token",
         "POSTERN_CA_FILE": "/etc/postern/tls/ca.crt"}
 
 
 def test_dashboard():
-    dashboard = one(render("monitoring"), "ConfigMap")
+    dashboard = charts.one(charts.named(CHART, "monitoring"), "ConfigMap")
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1" and dashboard["metadata"]["labels"]["team"] == "platform"
     with open(f"{charts.ROOT}/deploy/grafana/postern.json", encoding="utf-8") as f:
         assert dashboard["data"] == {"postern.json": f.read()}
 
 
 def test_nothing_goes_out_by_default():
-    assert one(render("minimal"), "NetworkPolicy")["spec"]["egress"] == []
+    assert charts.one(charts.named(CHART, "minimal"), "NetworkPolicy")["spec"]["egress"] == []
 
 
 def test_notes_say_what_comes_next(tmp_path):

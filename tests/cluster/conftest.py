@@ -11,30 +11,17 @@ A test that runs longer than 300 s fails; @pytest.mark.limit(seconds) changes th
 """
 import itertools
 import os
-import signal
 
 import pytest
 
 import installed
 import kube
+import limit
 import programs
 
 numbers = itertools.count(1)
 
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_call(item):
-    marker = item.get_closest_marker("limit")
-    seconds = marker.args[0] if marker else 300
-
-    def late(signum, frame):
-        raise TimeoutError(f"the test ran longer than its {seconds} s")
-
-    old = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, old)
+pytest_runtest_call = limit.hook(300)
 
 
 @pytest.fixture(scope="session")

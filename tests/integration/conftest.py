@@ -20,30 +20,17 @@ When a test fails, the report has what its processes logged during the test.  A 
 runs longer than 120 s fails; @pytest.mark.limit(seconds) changes that.
 """
 import shutil
-import signal
 
 import pytest
 
+import limit
 from harness import CA, Process, new_home
 from product import Stack
 from servers import Mitmproxy, Postgres, Squid, Tinyproxy
 from stores import Swift
 from web import Origin
 
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_call(item):
-    marker = item.get_closest_marker("limit")
-    seconds = marker.args[0] if marker else 120
-
-    def late(signum, frame):
-        raise TimeoutError(f"the test ran longer than its {seconds} s")
-
-    old = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, old)
+pytest_runtest_call = limit.hook(120)
 
 
 @pytest.hookimpl(tryfirst=True)
