@@ -49,10 +49,14 @@ def restart(system, f, rng):
 
 def pause(system, f, rng):
     node = system.nodes[f.target]
-    with node.lock:  # not while it is starting
+    with node.lock, node.pausing:  # not while it is starting
+        node.pauses += 1
         node.process.send(signal.SIGSTOP)
     time.sleep(f.seconds)
-    node.process.send(signal.SIGCONT)
+    with node.pausing:  # without the other lock: who stops the process has it, and waits for this
+        node.pauses -= 1
+        if not node.pauses:  # pauses overlap: the last one to end is the end
+            node.process.send(signal.SIGCONT)
 
 
 def partition(system, f, rng):

@@ -73,6 +73,7 @@ class Node:
         control.mkdir(parents=True)
         self.shim = Shim(control, [data])
         self.lock = threading.RLock()
+        self.pauses, self.pausing = 0, threading.Lock()  # those that have begun and did not end
         self.process = None
         self.up = True
         self.starts = 0
