@@ -27,7 +27,8 @@ struct sqlite_tx {
 	enum mark mark;
 	bool begun;
 	bool saved;  /* a savepoint is open */
-	bool broken; /* SQLite rolled everything back after a failure: only rollback is left */
+	bool broken; /* SQLite rolled everything back after a failure: only rollback is left … */
+	struct pt_err why; /* … and this was it */
 };
 struct conn {
 	struct sqlite_tx tx;
@@ -79,10 +80,10 @@ static int conn_new(struct sqlite_db *db, bool write, struct conn **ret, struct 
 
 /* Inside a transaction */
 
-static int broken(struct pt_err *err)
+static int broken(const struct sqlite_tx *tx, struct pt_err *err)
 {
-	(void)pt_fail(err, PT_E_IO, "the transaction was rolled back after an earlier failure");
-	return pt_hint(err, "look at the gateway's disk: is it full, or failing?");
+	*err = tx->why;
+	return pt_err_wrap(err, (int)err->code, "the transaction was rolled back");
 }
 
 /* Before the first statement of a write transaction: begin it.  BEGIN IMMEDIATE even for a read, since no other writer is there
@@ -92,7 +93,7 @@ static int start(struct sqlite_tx *tx, struct pt_err *err)
 	int rc;
 
 	if (tx->broken)
-		return broken(err);
+		return broken(tx, err);
 	if (tx->begun)
 		return PT_OK;
 	rc = pt_sqlite_ctl(conn_of(&tx->base)->sq, PT_SQL_BEGIN_WRITE, err);
@@ -124,10 +125,12 @@ static int start_write(struct sqlite_tx *tx, struct pt_err *err)
 
 /* A full disk, an I/O error or no memory may make SQLite roll back everything: then nothing of the transaction may be
  * committed. */
-static int after_failure(struct sqlite_tx *tx, int rc)
+static int after_failure(struct sqlite_tx *tx, int rc, const struct pt_err *err)
 {
-	if (tx->begun && sqlite3_get_autocommit(conn_of(&tx->base)->sq->h))
+	if (tx->begun && sqlite3_get_autocommit(conn_of(&tx->base)->sq->h)) {
 		tx->broken = true;
+		tx->why = *err;
+	}
 	return rc;
 }
 
@@ -151,7 +154,7 @@ static int sqlite_get(struct pt_tx *base, const struct pt_table *t, void *rec, s
 	if (step == SQLITE_DONE)
 		rc = pt_fail(err, PT_E_NOT_FOUND, "%s: no such row", t->name);
 	else if (step != SQLITE_ROW)
-		rc = after_failure(tx, pt_sql_fail(c->sq->h, err, t->name));
+		rc = after_failure(tx, pt_sql_fail(c->sq->h, err, t->name), err);
 	for (size_t k = l->n_key; rc == 0 && k < t->shape->n; k++)
 		rc = pt_sql_load(s, (int)(k - l->n_key), &t->shape->fields[k], rec, err);
 	(void)sqlite3_reset(s); /* repeats the failure of the step */
@@ -181,7 +184,7 @@ static int write_row(struct pt_tx *base, const struct pt_table *t, const void *r
 	if ((step & 0xff) == SQLITE_CONSTRAINT)
 		rc = pt_sql_conflict(c->sq->h, l, err);
 	else if (step != SQLITE_DONE)
-		rc = after_failure(tx, pt_sql_fail(c->sq->h, err, t->name));
+		rc = after_failure(tx, pt_sql_fail(c->sq->h, err, t->name), err);
 	else if (verb != PT_SQL_INSERT && sqlite3_changes(c->sq->h) == 0)
 		rc = pt_fail(err, PT_E_NOT_FOUND, "%s: no such row", t->name);
 	(void)sqlite3_reset(s); /* repeats the failure of the step */
@@ -254,8 +257,8 @@ static int sqlite_count(struct pt_tx *base, const struct pt_table *t, const stru
 	if (sqlite3_step(s->s) == SQLITE_ROW)
 		*ret = sqlite3_column_int64(s->s, 0);
 	else
-		rc = after_failure(pt_container_of(base, struct sqlite_tx, base),
-				   pt_sql_fail(conn_of(base)->sq->h, err, t->name));
+		rc = after_failure(pt_container_of(base, struct sqlite_tx, base), pt_sql_fail(conn_of(base)->sq->h, err, t->name),
+				   err);
 	(void)sqlite3_reset(s->s); /* repeats the failure of the step */
 	return rc;
 }
@@ -279,7 +282,7 @@ static int sqlite_scan(struct pt_tx *base, const struct pt_table *t, const struc
 		pt_shape_release(t->shape, rec);
 	}
 	if (rc == 0 && step != SQLITE_DONE)
-		rc = after_failure(tx, pt_sql_fail(conn_of(base)->sq->h, err, t->name));
+		rc = after_failure(tx, pt_sql_fail(conn_of(base)->sq->h, err, t->name), err);
 	(void)sqlite3_reset(s->s); /* repeats the failure of the step */
 	s->busy = false;
 	return rc < 0 ? rc : PT_OK;
@@ -373,7 +376,7 @@ static int sqlite_begin(struct pt_db *base, bool write, struct pt_tx **ret, stru
 static int sqlite_commit(struct pt_tx *base, struct pt_err *err)
 {
 	struct sqlite_tx *tx = pt_container_of(base, struct sqlite_tx, base);
-	int rc = tx->broken ? broken(err) : tx->begun ? pt_sqlite_ctl(conn_of(base)->sq, PT_SQL_COMMIT, err) : PT_OK;
+	int rc = tx->broken ? broken(tx, err) : tx->begun ? pt_sqlite_ctl(conn_of(base)->sq, PT_SQL_COMMIT, err) : PT_OK;
 
 	end(tx);
 	return rc;
@@ -402,12 +405,12 @@ static int sqlite_undo(struct pt_tx *base, struct pt_err *err)
 	if (!base->write)
 		return pt_fail(err, PT_E_INTERNAL, "undo in a read transaction");
 	if (tx->broken)
-		return broken(err);
+		return broken(tx, err);
 	if (tx->mark == MARK_WANTED || !base->dirty)
 		return PT_OK;
 	rc = pt_sqlite_ctl(conn_of(base)->sq, tx->mark == MARK_SET ? PT_SQL_UNDO : PT_SQL_ROLLBACK, err);
 	if (rc < 0)
-		return after_failure(tx, rc);
+		return after_failure(tx, rc, err);
 	if (tx->mark == MARK_AT_START)
 		tx->begun = base->dirty = false;
 	return PT_OK;

@@ -101,7 +101,7 @@ static int commit(struct pt_writer *w, struct pt_tx *tx, struct pt_err *err)
 	return rc;
 }
 
-/* Everything of a group inside its transaction, and the commit.  < 0: nothing of it happened. */
+/* Everything of a group inside its transaction, and the commit.  < 0: none of it is acknowledged; see pt_db_undone(). */
 static int commit_group(struct pt_writer *w, struct pt_write_job *jobs, struct pt_err *err)
 {
 	struct pt_err hook_err = { 0 };

@@ -359,6 +359,36 @@ static void test_full_or_failing(void)
 	}
 }
 
+/* A statement for which there is no room ends the whole transaction: what else is in it hears why. */
+static void test_no_room_for_all(void)
+{
+	struct pt_db *db;
+	struct pt_tx *tx;
+	int rc = 0;
+
+	new_path();
+	db = open_with(all_tables);
+	pt_assert(db && pt_db_begin(db, true, &tx, &err) == 0);
+	writing = (struct fault) { "-wal", ENOSPC };
+	for (int n = 0; rc == 0 && n < 1000; n++) { /* until the cache is full */
+		char note[60001] = "";
+		struct thing t = { .note = note };
+
+		memset(note, 'x', sizeof(note) - 1);
+		snprintf(t.id, sizeof(t.id), "t%d", n);
+		rc = pt_tx_insert(tx, &things, &t, &err);
+	}
+	ok(rc == PT_E_UNAVAILABLE && pt_db_undone(&err), "who met it: %s (%s)", err.msg, err.hint);
+	rc = pt_tx_undo(tx, &err);
+	ok(rc == PT_E_UNAVAILABLE && pt_db_undone(&err) && strstr(err.hint, "full"), "who else was there: %s (%s)", err.msg,
+	   err.hint);
+	rc = pt_tx_commit(tx, &err);
+	ok(rc == PT_E_UNAVAILABLE && pt_db_undone(&err), "and all: %s", err.msg);
+	writing.end = NULL;
+	is_int(sum_of(db), 0, "nothing happened");
+	pt_db_close(db);
+}
+
 /* Free pages go back to the file system. */
 static void test_shrink(void)
 {
@@ -506,6 +536,7 @@ int main(void)
 	test_disk_full();
 	test_no_room_at_commit();
 	test_full_or_failing();
+	test_no_room_for_all();
 	test_shrink();
 	test_kill();
 	(void)nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS); /* a folder left in /tmp fails nobody */
