@@ -40,7 +40,8 @@ def connect(host, port, seconds=3):
 def test_names_and_services(cluster, scratch, postgres):
     installed.namespace(cluster, scratch)
     for node in kube.NODES:
-        code, out = run_pod(cluster, scratch, *connect(postgres.host, 5432), nodeName=node)
+        shell, flag, once = connect(postgres.host, 5432)  # a node may hear of a service a little later
+        code, out = run_pod(cluster, scratch, shell, flag, f"for i in $(seq 20); do {once} && exit; sleep 1; done; exit 1", nodeName=node)
         assert code == 0, out
 
 

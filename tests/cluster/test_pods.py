@@ -173,7 +173,7 @@ def test_metadata_is_out_of_reach(cluster, agent, metadata):
 
     wait_until(lambda: reaches("neighbour", metadata, 80), 20, "the neighbour reaches it")
     wait_until(lambda: not reaches("insider", metadata, 80), 20, "the policy counts")
-    assert reaches("insider", kube.CONTROL, 5000)
+    wait_until(lambda: reaches("insider", kube.CONTROL, 5000), 20, "and nothing else is closed")
     cluster.kubectl("delete", "pod", "-n", agent.ns, "neighbour", "insider", "--now")
 
 

@@ -4,6 +4,7 @@ Nothing here knows Postern.  Everything listens on 127.0.0.1, lives below a fold
 No test sleeps and hopes: use wait_until(), which fails with what it waited for.
 """
 import base64
+import collections
 import contextlib
 import ctypes
 import http.client
@@ -37,11 +38,22 @@ def wait_until(cond, timeout=10, what=None, every=0.02):
         time.sleep(every)
 
 
+def held_port():
+    """A socket that holds a port and does not listen: as long as it lives, nobody else is given the port, and connections are refused.  A
+    server that sets SO_REUSEADDR, as all do that can be restarted, may listen on it, again and again."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("127.0.0.1", 0))
+    return s
+
+
+_held = collections.deque(maxlen=50)
+
+
 def free_port():
-    """A port nobody listens on now.  For servers that cannot choose one themselves; start them with retry_port()."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that is held for a while: nobody listens there, and one server may."""
+    _held.append(held_port())
+    return _held[-1].getsockname()[1]
 
 
 def can_connect(port):
@@ -243,7 +255,7 @@ class Process:
 
 
 def retry_port(start, tries=5):
-    """start(port) with a free port; again with another one when it fails (somebody else may have taken it meanwhile)."""
+    """start(port) with a free port; again with another one when it fails."""
     for n in range(tries):
         try:
             return start(free_port())

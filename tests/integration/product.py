@@ -17,7 +17,7 @@ import pathlib
 import re
 import secrets
 
-from harness import Process, clean_env, request, retry_port, run, wait_until
+from harness import Process, clean_env, held_port, request, retry_port, run, wait_until
 from servers import Mitmproxy, Postgres, Squid, Tinyproxy
 from web import Origin
 
@@ -107,19 +107,21 @@ class Gateway(Api, Process):
         self.token = f"pts_{secrets.token_urlsafe(32)}"
         self.token_file = write_private(self.home / "owner-token", self.token + "\n")
         self.ca_file = stack.ca.cert if tls else None
+        self._held = held_port()  # nobody else may have the port while it is away
+        self.port = self._held.getsockname()[1]
         self.start()
 
-    def start(self, port=0):
-        """Start it (again: with port=gw.port agents find it where it was)."""
+    def start(self):
+        """Start it (again: agents find it where it was)."""
         port_file = self.home / "port"
         port_file.unlink(missing_ok=True)
-        argv = [BIN, "gateway", "--listen", f"127.0.0.1:{port}", "--port-file", port_file, "--database",
+        argv = [BIN, "gateway", "--listen", f"127.0.0.1:{self.port}", "--port-file", port_file, "--database",
                 f"sqlite:{self.home}/gateway.db", "--blob-dir", self.home / "blobs", "--owner-token-file", self.token_file]
         if self.tls:
             cert, key = self.stack.ca.issue(self._name)
             argv += ["--tls-cert", cert, "--tls-key", key]
         Process.__init__(self, [*argv, *self.flags], self.home, self._name, env=clean_env(HOME=self.home, **self._env))
-        self.port = int(self.until(lambda: port_file.exists() and port_file.read_text().strip(), 30, "the port file is written"))
+        self.until(lambda: port_file.exists() and port_file.read_text().strip() == str(self.port), 30, "the port file is written")
         self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
         self.until(self._ready, 30, "GET /readyz answers 200")
 
@@ -132,7 +134,7 @@ class Gateway(Api, Process):
     def restart(self):
         """Start it again on the same port, after stop(), kill() or a crash."""
         assert not self.running
-        self.start(self.port)
+        self.start()
 
     def integration(self, name, key, connection_type, connect_args):
         """Make an integration whose secret is a file in the folder that agents of this stack may read."""

@@ -219,7 +219,7 @@ def test_a7_work_that_meets_a_goodbye_is_handed_back_at_once(gw, key):
 
 
 def test_a8_the_node_dies(path):
-    op = work(path, "a8", 1.5)
+    op = work(path, "a8", 5)
     path.gw.wait(op, "running")
     path.agent.kill()
     second = path.stack.agent(path.gw, key=path.agent.key, name="second")
@@ -347,14 +347,14 @@ def test_b15_a_lease_that_comes_twice_runs_once(path):
 def test_b16_a_token_at_the_side_effect(path):
     """Two attempts reach the data source; the operation's id as a unique key lets one effect through."""
     path.pg.sql("DROP TABLE IF EXISTS paid; CREATE TABLE paid (operation text PRIMARY KEY, attempt int); ALTER TABLE paid OWNER TO app")
-    op = path.submit("WITH s AS MATERIALIZED (SELECT pg_sleep(8)) INSERT INTO paid SELECT current_setting('postern.operation'), "
+    op = path.submit("WITH s AS MATERIALIZED (SELECT pg_sleep(12)) INSERT INTO paid SELECT current_setting('postern.operation'), "
                      "current_setting('postern.attempt')::int FROM s ON CONFLICT (operation) DO NOTHING", mode="write")
     path.gw.wait(op, "running")
     path.agent.send(signal.SIGSTOP)  # its statement goes on in the database, and holds the key until its transaction ends
     second = path.stack.agent(path.gw, key=path.agent.key, name="second")
-    wait_until(lambda: path.gw.operation(op)["attempt"] == 2, LEASE + 10, "the second attempt")
-    wait_until(lambda: len(path.pg.activity("%INTO paid%")) == 2, 20, "both are in the data source")
-    time.sleep(9)
+    wait_until(lambda: len(path.pg.activity("%INTO paid%")) == 2, 20, "both attempts are in the data source")
+    wait_until(lambda: path.pg.sql("SELECT 1 FROM pg_stat_activity WHERE query LIKE %s AND wait_event_type = 'Lock'", ("%INTO paid%",)), 40,
+               "the second waits for the first")
     path.agent.send(signal.SIGCONT)
     op = path.gw.wait(op, timeout=30)
     assert (op["state"], op["attempt"]) == ("succeeded", 2), op
@@ -382,11 +382,11 @@ def test_c18_a_drain_lasts_as_long_as_the_work_and_no_longer(path):
     assert path.agent.stop() == 0
     path.agent.flags = ("--stop-timeout", "120s")
     path.agent.start()
-    op = work(path, "c18", 4)
+    op = work(path, "c18", 6)
     path.gw.wait(op, "running")
     begin = time.monotonic()
     assert path.agent.stop(timeout=60) == 0
-    assert 2 < time.monotonic() - begin < 12
+    assert 2 < time.monotonic() - begin < 14
     op = path.gw.wait(op, timeout=5)
     assert (op["state"], op["attempt"]) == ("succeeded", 1), op
     path.agent.start()

@@ -101,7 +101,7 @@ def test_what_leaves(stack, pg, what):
 
 def busy(env, n):
     """n operations whose ends wait in the spool; their lines wait in the outbox."""
-    ops = [env.submit("SELECT pg_sleep(1.5)") for _ in range(n)]
+    ops = [env.submit("SELECT pg_sleep(5)") for _ in range(n)]
     for op in ops:
         env.gw.wait(op, "running")
     return ops
@@ -238,15 +238,15 @@ def test_gateway_is_killed_after_the_commit_and_before_the_answer(stack):
 
 
 def test_retention_by_bytes_and_age(stack):
-    gw = stack.gateway("--log-max-bytes", "1M", "--log-retention", "5s")
+    gw = stack.gateway("--log-max-bytes", "1M", "--log-retention", "15s")
     agent = Instance(gw, gw.agent("warehouse"))
     seq = 0
     for _ in range(30):  # 100 KB each
         ship(agent, [line(seq + n, "x" * 10000) for n in range(1, 11)])
         seq += 10
-    lines = pages(gw, "/agents/warehouse/logs")
+    lines = pages(gw, "/agents/warehouse/logs", size=500)
     assert lines[-1]["seq"] == seq and 90 <= len(lines) < 105 and lines[0]["seq"] == seq - len(lines) + 1
-    wait_until(lambda: pages(gw, "/agents/warehouse/logs") == [], 15, "old lines are gone")
+    wait_until(lambda: pages(gw, "/agents/warehouse/logs", size=500) == [], 40, "old lines are gone")
     gw.stop()
     gw.restart()
     ship(agent, [line(seq + 1, "later")])
@@ -290,6 +290,6 @@ def test_an_agent_that_floods_is_slowed_and_nobody_else(stack):
         slowest = max(slowest, time.monotonic() - begin)
     for f in floods:
         f.result(60)
-    assert slowest < 5
+    assert slowest < 20
     for n in range(6):
         assert [x["seq"] for x in pages(gw, f"/agents/a{n}/logs", size=500)] == list(range(1, 8001))

@@ -73,7 +73,7 @@ def test_proxy_password(name, login, scheme, request, gateways, key, stack):
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://no-such-proxy.invalid:3128"])
 def test_no_proxy_there(url, gateways, key, stack):
     agent = stack.agent(gateways["https"], key=key, linked=False, env={"HTTPS_PROXY": url})
-    doc = not_ready(agent, "proxy_failed", 20)
+    doc = not_ready(agent, "proxy_failed", 60)
     assert "NO_PROXY" in doc["hint"] and "proxy" in doc["reason"]
 
 

@@ -48,8 +48,8 @@ def event(op, name):
 
 
 def test_twenty_operations_on_eighteen_slots(env):
-    ops = [env.submit(f"SELECT pg_sleep(2.5), {i}") for i in range(20)]
-    wait_until(lambda: len(env.pg.activity("%pg_sleep(2.5)%")) == 18, 5, "18 statements run")
+    ops = [env.submit(f"SELECT pg_sleep(6), {i}") for i in range(20)]
+    wait_until(lambda: len(env.pg.activity("%pg_sleep(6)%")) == 18, 5, "18 statements run")
     states = [env.gw.operation(op)["state"] for op in ops]
     assert states.count("queued") == 2 and set(states[:18]) <= {"leased", "running"}, states
     assert states[18:] == ["queued"] * 2  # the oldest go first
@@ -59,7 +59,7 @@ def test_twenty_operations_on_eighteen_slots(env):
         assert re.search(rf"^why +no free slot: all 18 slots of agent agent \(1 connected instance\) are taken; {ahead}$", shown, re.M)
     listed = env.stack.ctl(env.gw, "operations", "list", "--state", "queued").stdout
     assert all(op["id"] in listed for op in ops[18:]) and "waiting for a free slot" in listed
-    assert len(env.pg.activity("%pg_sleep(2.5)%")) == 18  # still: never more at the same time
+    assert len(env.pg.activity("%pg_sleep(6)%")) == 18  # still: never more at the same time
 
     done = [env.gw.wait(op, timeout=30) for op in ops]
     assert [(op["state"], op["attempt"]) for op in done] == [("succeeded", 1)] * 20
@@ -72,7 +72,7 @@ def test_twenty_operations_on_eighteen_slots(env):
 
 def spool_a_result(env, stop_gateway, name):
     """A result in the spool that the gateway cannot take; the operation."""
-    op = env.work(name, 1.2)
+    op = env.work(name, 4)
     env.gw.wait(op, "running")
     stop_gateway()
     env.agent.until(lambda: env.spooled() == 1, 10, "the result is in the spool")
@@ -102,7 +102,7 @@ def test_agent_and_gateway_are_killed_while_a_result_waits(env):
 
 def test_gateway_is_killed_while_operations_run_and_wait(env):
     """24 on 18 slots: some run, some are leased, some wait; the agent stays."""
-    ops = [env.work(f"g{i}", 0.3 + i * 0.05) for i in range(24)]
+    ops = [env.work(f"g{i}", 1 + i * 0.1) for i in range(24)]
     wait_until(lambda: len(env.pg.activity("%INSERT INTO ran%")) >= 10, 5, "some run")
     env.gw.kill()
     env.gw.restart()

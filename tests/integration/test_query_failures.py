@@ -1,5 +1,6 @@
 """How a `query` ends that does not succeed: stopped by a person, a limit or a deadline, refused by the source, cut off with it.
 Each end has a structured error of its own; no secret shows up anywhere."""
+import contextlib
 import json
 import os
 import re
@@ -107,10 +108,10 @@ def test_cancel(env, kind):
 @pytest.mark.parametrize("kind", STATEMENTS)
 def test_time_limit(env, kind):
     begin = time.monotonic()
-    op = submit_running(env, kind, "limit", limits={"timeout_ms": 1000})
-    wait_until(lambda: not runs(env, f"{kind} limit"), begin + 1 + GONE_S - time.monotonic(), "the statement is gone")
-    check_error(env.gw.wait(op, timeout=5), "failed", "deadline_exceeded", message="time limit of 1000 ms", hint="timeout_ms")
-    assert time.monotonic() - begin < 1 + GONE_S + 1
+    op = submit_running(env, kind, "limit", limits={"timeout_ms": 2000})
+    wait_until(lambda: not runs(env, f"{kind} limit"), begin + 2 + GONE_S - time.monotonic(), "the statement is gone")
+    check_error(env.gw.wait(op, timeout=5), "failed", "deadline_exceeded", message="time limit of 2000 ms", hint="timeout_ms")
+    assert time.monotonic() - begin < 2 + GONE_S + 1
 
 
 @pytest.mark.parametrize("kind", STATEMENTS)
@@ -187,7 +188,7 @@ def test_connection_errors(env, silent, refused, ca):
         ops[name] = env.submit("SELECT 1", integration=name.replace(" ", "-"))
     wrong = []
     for name, (_, code, native, retryable, message, hint) in cases.items():
-        op = env.gw.wait(ops[name], timeout=20)
+        op = env.gw.wait(ops[name], timeout=60)
         try:
             check_error(op, "failed", code, native, retryable, message, hint)
         except (AssertionError, KeyError) as e:
@@ -267,7 +268,8 @@ def test_server_killed(env, sig):
     pg.send(sig)
     pg.popen.wait(20)
     if sig == signal.SIGKILL:
-        os.kill(backend[0], signal.SIGKILL)  # the machine is gone: nobody is left to say goodbye
+        with contextlib.suppress(ProcessLookupError):  # it may have noticed
+            os.kill(backend[0], signal.SIGKILL)  # the machine is gone: nobody is left to say goodbye
     op = env.gw.wait(op, timeout=20)
     check_error(op, "failed", "connection_lost", None, True, "connection to the server was lost", "server's log")
     check_error(env.query("SELECT 1", integration=name), "failed", "connect_failed", None, True, "refused")

@@ -121,7 +121,7 @@ os.execv(sys.argv[2], sys.argv[2:])"""
 class Activated(Gateway):
     """A gateway whose socket is held by somebody else (here the test, elsewhere systemd)."""
 
-    def start(self, port=0):
+    def start(self):
         if not hasattr(self, "socket"):
             self.socket = socket.create_server(("127.0.0.1", 0), backlog=512)
             self.socket.set_inheritable(True)

@@ -545,19 +545,19 @@ static inline void fake_poke(struct fake *f)
 		value_;                           \
 	})
 
-/* Wait up to 10 s until cond (over f, under its lock) holds; true when it does. */
-#define fake_until(f, cond)                                                                                         \
-	({                                                                                                          \
-		int64_t end_ = pt_mono_ms() + 10000;                                                                \
-		bool got_;                                                                                          \
-		pthread_mutex_lock(&(f)->lock);                                                                     \
-		while (!(got_ = (cond)) && pt_mono_ms() < end_) {                                                   \
-			pthread_mutex_unlock(&(f)->lock);                                                           \
-			usleep(2000);                                                                               \
-			pthread_mutex_lock(&(f)->lock);                                                             \
-		}                                                                                                   \
-		pthread_mutex_unlock(&(f)->lock);                                                                   \
-		got_;                                                                                               \
+/* Wait up to 60 s until cond (over f, under its lock) holds; true when it does. */
+#define fake_until(f, cond)                                       \
+	({                                                        \
+		int64_t end_ = pt_mono_ms() + 60000;              \
+		bool got_;                                        \
+		pthread_mutex_lock(&(f)->lock);                   \
+		while (!(got_ = (cond)) && pt_mono_ms() < end_) { \
+			pthread_mutex_unlock(&(f)->lock);         \
+			usleep(2000);                             \
+			pthread_mutex_lock(&(f)->lock);           \
+		}                                                 \
+		pthread_mutex_unlock(&(f)->lock);                 \
+		got_;                                             \
 	})
 
 /* The result of an attempt, newest first; NULL = none came.  Valid until the next one comes. */

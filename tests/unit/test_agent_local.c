@@ -22,7 +22,7 @@ static int http(const char *method, const char *path, struct pt_buf *out)
 /* Ask until the status is as wanted; the last status. */
 static int until(const char *path, int want, struct pt_buf *out)
 {
-	int64_t end = pt_mono_ms() + 10000;
+	int64_t end = pt_mono_ms() + 60000;
 	int got;
 
 	while ((got = http("GET", path, out)) != want && pt_mono_ms() < end)

@@ -314,7 +314,7 @@ static void test_failures(void)
 		{ "silence", "", true, PT_E_TIMEOUT },
 		{ "silence in the middle of a body", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", true, PT_E_TIMEOUT },
 	};
-	struct pt_http_client *c = client(&(struct pt_http_client_conf) { .connect_timeout_ms = 3000 });
+	struct pt_http_client *c = client(&(struct pt_http_client_conf) { .connect_timeout_ms = 30000 });
 	struct pt_cancel cancel;
 	struct pt_err err = { 0 };
 	struct pt_http_call call = { .method = "GET", .url = url("http://127.0.0.1:%u/", free_port()) };
