@@ -1,9 +1,9 @@
 /* What only a database on disk can promise: data survives close and kill -9, old files migrate, newer, foreign, damaged and
  * used ones are refused, and a full disk fails work without losing what was there. */
 #include "db/db.h"
+#include "../folder.h"
 #include "../tap.h"
 #include "db_things.h"
-#include <ftw.h>
 #include <signal.h>
 #include <sqlite3.h>
 #include <sys/resource.h>
@@ -518,11 +518,6 @@ static void test_kill(void)
 	is_int(bad, 0, "every transaction is whole or absent");
 }
 
-static int remove_one(const char *name, const struct stat *st, int flag, struct FTW *ftw)
-{
-	return remove(name);
-}
-
 int main(void)
 {
 	const char *tmp = getenv("TMPDIR");
@@ -539,6 +534,6 @@ int main(void)
 	test_no_room_for_all();
 	test_shrink();
 	test_kill();
-	(void)nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS); /* a folder left in /tmp fails nobody */
+	folder_remove(dir);
 	return tap_end();
 }

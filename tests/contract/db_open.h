@@ -1,9 +1,9 @@
 /* Databases for the contract tests: argument "mem" or "sqlite"; files lie in a folder of their own, removed at the end. */
 #ifndef PT_TESTS_DB_OPEN_H
 #define PT_TESTS_DB_OPEN_H
+#include "../folder.h"
 #include "../tap.h"
 #include "db_things.h"
-#include <ftw.h>
 #include <sys/stat.h>
 
 static char dir[64], url[128];
@@ -48,11 +48,6 @@ static int commit(struct pt_tx *tx)
 	return rc;
 }
 
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-	return remove(path);
-}
-
 static bool start(int argc, char **argv)
 {
 	const char *tmp = getenv("TMPDIR");
@@ -66,7 +61,7 @@ static bool start(int argc, char **argv)
 
 static int end(void)
 {
-	(void)nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS); /* a folder left in /tmp fails nobody */
+	folder_remove(dir);
 	return tap_end();
 }
 #endif

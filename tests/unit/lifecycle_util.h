@@ -6,6 +6,7 @@
 #include "base/id.h"
 #include "gateway/exchange.h"
 #include "os/file.h"
+#include "../folder.h"
 #include "../tap.h"
 #include <stdatomic.h>
 #include <sys/stat.h>
@@ -92,6 +93,7 @@ static void teardown(void)
 	pt_presence_free(&g);
 	pt_db_close(g.db);
 	pt_clock_inject(NULL);
+	folder_remove(g.blob_dir);
 }
 
 /* --- one operation --- */
