@@ -295,13 +295,20 @@ static void test_disk_full(void)
 	free(big);
 }
 
-static int insert_row(struct pt_db *db, int64_t n)
+static struct thing big_row(int64_t n)
 {
-	char note[60001] = "";
+	static char note[60001];
 	struct thing t = { .note = note, .rank = 1 };
 
 	memset(note, 'x', sizeof(note) - 1);
 	snprintf(t.id, sizeof(t.id), "t%lld", (long long)n);
+	return t;
+}
+
+static int insert_row(struct pt_db *db, int64_t n)
+{
+	struct thing t = big_row(n);
+
 	return insert(db, &t);
 }
 
@@ -371,11 +378,8 @@ static void test_no_room_for_all(void)
 	pt_assert(db && pt_db_begin(db, true, &tx, &err) == 0);
 	writing = (struct fault) { "-wal", ENOSPC };
 	for (int n = 0; rc == 0 && n < 1000; n++) { /* until the cache is full */
-		char note[60001] = "";
-		struct thing t = { .note = note };
+		struct thing t = big_row(n);
 
-		memset(note, 'x', sizeof(note) - 1);
-		snprintf(t.id, sizeof(t.id), "t%d", n);
 		rc = pt_tx_insert(tx, &things, &t, &err);
 	}
 	ok(rc == PT_E_UNAVAILABLE && pt_db_undone(&err), "who met it: %s (%s)", err.msg, err.hint);

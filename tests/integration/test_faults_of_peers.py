@@ -392,7 +392,7 @@ def test_c18_a_drain_lasts_as_long_as_the_work_and_no_longer(path):
     path.agent.start()
     begin = time.monotonic()
     assert path.agent.stop() == 0
-    assert time.monotonic() - begin < 10  # of 120; how fast it is: test_an_idle_agent_ends_at_once
+    assert time.monotonic() - begin < 1.5
 
 
 def test_c19_a_stop_reaches_the_work_in_the_data_source(path):

@@ -290,6 +290,6 @@ def test_an_agent_that_floods_is_slowed_and_nobody_else(stack):
         slowest = max(slowest, time.monotonic() - begin)
     for f in floods:
         f.result(60)
-    assert slowest < 20
+    assert slowest < 5
     for n in range(6):
         assert [x["seq"] for x in pages(gw, f"/agents/a{n}/logs", size=500)] == list(range(1, 8001))

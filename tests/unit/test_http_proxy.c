@@ -43,7 +43,7 @@ static void proxy_stop(struct proxy *p)
 
 static bool logged(const struct proxy *p, const char *text)
 {
-	return wait_until(20000, sh("grep -qF '%s' %s", text, p->log) == 0);
+	return wait_until(2000, sh("grep -qF '%s' %s", text, p->log) == 0);
 }
 
 static void test_proxy(void)

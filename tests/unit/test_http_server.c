@@ -26,7 +26,7 @@ static void test_requests(void)
 	ask("PUT /echo/7 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n", &b,
 	    "abcdefg");
 	ok(strstr(b.p, "expected=-1  abcdefg"), "a chunked body");
-	ok(wait_until(20000, atomic_load(&freed) == before + 3), "the handler's data is freed");
+	ok(wait_until(2000, atomic_load(&freed) == before + 3), "the handler's data is freed");
 	for (size_t i = 0; i < 1500000 / 10; i++)
 		pt_buf_str(&big, "0123456789");
 	snprintf(head, sizeof(head), "POST /echo/7 HTTP/1.1\r\nHost: a\r\nContent-Length: %zu\r\n\r\n", big.len);
@@ -59,7 +59,7 @@ static void test_requests(void)
 	wait_until(3000, (pt_http_server_stats(srv, &st), st.connections == 0));
 	count = atomic_load(&done_count);
 	ask("GET /hello HTTP/1.1\r\nHost: a\r\n\r\n", &b, "hello");
-	ok(wait_until(20000,
+	ok(wait_until(2000,
 		      atomic_load(&done_count) == count + 1 && atomic_load(&done_status) == 200 && atomic_load(&done_bytes) == 6),
 	   "done() tells status and bytes");
 }
@@ -88,8 +88,8 @@ static void test_hold(void)
 	atomic_store(&held_req, NULL);
 	before = atomic_load(&gone_count);
 	(void)puts_fd(fd, "GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
-	ok(wait_until(20000, atomic_load(&held_req) != NULL), "held");
-	ok(wait_until(20000, (pt_http_server_stats(srv, &st), st.held == 1)), "counted as held");
+	ok(wait_until(2000, atomic_load(&held_req) != NULL), "held");
+	ok(wait_until(2000, (pt_http_server_stats(srv, &st), st.held == 1)), "counted as held");
 	(void)puts_fd(fd, "GET /echo/next HTTP/1.1\r\nHost: a\r\n\r\n");
 	nap_ms(100); /* room for a wrong "gone" to show */
 	is_int(atomic_load(&gone_count), before, "bytes of the next request are not a departure");
@@ -108,10 +108,10 @@ static void test_hold(void)
 			fd = dial(port);
 		(void)puts_fd(fd, round ? "POST /hold HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
 					: "GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
-		ok(wait_until(20000, atomic_load(&held_req) != NULL), "held again");
+		ok(wait_until(2000, atomic_load(&held_req) != NULL), "held again");
 		close(fd);
-		ok(wait_until(20000, atomic_load(&gone_count) == before + 1), "a client that leaves is noticed (%d)", round);
-		ok(wait_until(20000, atomic_load(&freed) == f + 1), "and the request ends");
+		ok(wait_until(2000, atomic_load(&gone_count) == before + 1), "a client that leaves is noticed (%d)", round);
+		ok(wait_until(2000, atomic_load(&freed) == f + 1), "and the request ends");
 	}
 	/* gone before it is held: the client leaves while the request is on its way */
 	before = atomic_load(&gone_count);
@@ -218,7 +218,7 @@ static void test_stream(void)
 	ok(strstr(b.p, "zzz") && !strstr(b.p, "\r\n0\r\n"), "a failed chunked response has no end");
 	ask("GET /download?size=1000&mode=s HTTP/1.1\r\nHost: a\r\n\r\n", &b, NULL);
 	ok(strstr(b.p, "Content-Length: 2000\r\n") && b.len < 1900, "a source that ends early cuts the connection");
-	ok(wait_until(20000, atomic_load(&freed) == f + 2), "the stream's argument is freed");
+	ok(wait_until(2000, atomic_load(&freed) == f + 2), "the stream's argument is freed");
 	/* refusals */
 	wait_until(3000, (pt_http_server_stats(srv, &st), st.connections == 0));
 	before = atomic_load(&aborted);
@@ -232,8 +232,8 @@ static void test_stream(void)
 	ok(strncmp(b.p, "HTTP/1.1 422", 12) == 0 && strstr(b.p, "row 7 is bad") && rc == 1,
 	   "refused in the middle: error document, clean end (%d)", rc);
 	close(fd);
-	ok(wait_until(20000, atomic_load(&aborted) == before + 1), "abort is called");
-	ok(wait_until(20000, atomic_load(&done_status) == 422), "done() tells 422");
+	ok(wait_until(2000, atomic_load(&aborted) == before + 1), "abort is called");
+	ok(wait_until(2000, atomic_load(&done_status) == 422), "done() tells 422");
 	fd = dial(port);
 	pt_buf_clear(&b);
 	(void)puts_fd(fd, "PUT /stream-small HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -243,7 +243,7 @@ static void test_stream(void)
 	rc = take(fd, &b, NULL, 5000);
 	ok(strncmp(b.p, "HTTP/1.1 413", 12) == 0 && rc == 1, "413 while it streams in");
 	close(fd);
-	ok(wait_until(20000, atomic_load(&aborted) == before + 2), "abort is called");
+	ok(wait_until(2000, atomic_load(&aborted) == before + 2), "abort is called");
 	for (int big = 0; big < 2; big++) {
 		static const char *const mode[] = { "fail", "401" }, *const status[] = { "HTTP/1.1 409", "HTTP/1.1 401" };
 
@@ -268,7 +268,7 @@ static void test_stream(void)
 	ok(strncmp(b.p, "HTTP/1.1 401", 12) == 0, "refused before 100 Continue");
 	ask("PUT /stream HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\nExpect: 100-continue\r\n\r\n", &b, "100 Continue");
 	ok(strstr(b.p, "100 Continue"), "100 Continue");
-	ok(wait_until(20000, atomic_load(&aborted) == before + 3), "a client that leaves in the middle: abort");
+	ok(wait_until(2000, atomic_load(&aborted) == before + 3), "a client that leaves in the middle: abort");
 }
 
 /* A TLS client with a request that is sent; the session's protocol or a negative error.  The caller ends it with tls_end(). */
@@ -386,7 +386,7 @@ static void test_crowded(void)
 	pt_http_server_stats(srv, &st);
 	ok(st.max_connections == 4 && st.crowded == 1, "counted");
 	close(fd[0]);
-	ok(wait_until(20000, (pt_http_server_stats(srv, &st), st.connections == 3)), "one leaves");
+	ok(wait_until(2000, (pt_http_server_stats(srv, &st), st.connections == 3)), "one leaves");
 	is_int(ask("GET /crowded HTTP/1.1\r\nHost: a\r\n\r\n", &b, "there is room"), 0, "and the next one has its place");
 	for (int i = 1; i < 4; i++)
 		close(fd[i]);
